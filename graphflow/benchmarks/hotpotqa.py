@@ -1,0 +1,94 @@
+"""HotpotQA, distractor setting: two-hop questions over ten passages, F1 and exact match (Yang et al. 2018)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+from graphflow.benchmarks.base import BenchmarkError, Example
+from graphflow.benchmarks.loading import FileBenchmark, Row, Source, required
+from graphflow.engine.episode import Task
+from graphflow.engine.tools.text import final_answer
+
+FORMAT = "Answer from the passages. End with a line 'Answer: ...' that holds a few words only, or yes or no."
+CLOSED = ("yes", "no", "noanswer")
+PUNCTUATION = frozenset(string.punctuation)
+REVISION = "1908d6afbbead072334abe2965f91bd2709910ab"
+LEVELS = {"easy": 1, "medium": 2, "hard": 3}
+
+
+def normalize_answer(text: str) -> str:
+    """SQuAD normalisation: lower case, no punctuation, no articles, single spaces."""
+    text = "".join(letter for letter in text.lower() if letter not in PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def hotpot_em(answer: str, reference: str) -> float:
+    """1.0 if both texts are equal after `normalize_answer`, else 0.0."""
+    return float(normalize_answer(answer) == normalize_answer(reference))
+
+
+def hotpot_f1(answer: str, reference: str) -> float:
+    """F1 over the bag of normalised words.
+
+    As in the official scorer, where one side is "yes", "no" or "noanswer" anything but equality scores 0.
+    """
+    given, wanted = normalize_answer(answer), normalize_answer(reference)
+    if given != wanted and (given in CLOSED or wanted in CLOSED):
+        return 0.0
+    given_words, wanted_words = given.split(), wanted.split()
+    same = sum((Counter(given_words) & Counter(wanted_words)).values())
+    if same == 0:
+        return 0.0
+    precision, recall = same / len(given_words), same / len(wanted_words)
+    return 2 * precision * recall / (precision + recall)
+
+
+class HotpotQA(FileBenchmark):
+    """The original training rows; the development rows are carved into validation and test. All passages are shown."""
+
+    name, kind, metric_name, version = "hotpotqa", "hotpotqa", "f1", 1
+
+    def sources(self) -> dict[str, Source]:
+        """See `FileBenchmark.sources`."""
+        files = {
+            "train": ("hotpotqa/hotpot_train_v1.1.json", "hotpotqa/distractor_train.jsonl"),
+            "validation": ("hotpotqa/hotpot_dev_distractor_v1.json", "hotpotqa/distractor_sample.jsonl"),
+        }
+        made = {
+            split: Source(names, "hotpotqa/hotpot_qa", ("distractor",), (split,), REVISION)
+            for split, names in files.items()
+        }
+        return {"train": made["train"], "test": made["validation"]}
+
+    def score(self, example: Example, answer: str) -> float:
+        """F1 of the final answer; see `hotpot_f1`."""
+        return hotpot_f1(final_answer(answer), example.reference)
+
+    def example(self, index: int, row: Row, source: Source) -> Example:
+        """See `FileBenchmark.example`."""
+        question, reference = required(row, source, index, question=str, answer=str)
+        passages = read_context(row, source, index)
+        shown = "\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, start=1))
+        task = Task(
+            id=f"{self.name}/{source.split}/{index}",
+            benchmark=self.name,
+            kind=self.kind,
+            text=f"{shown}\n\nQuestion: {question.strip()}\n\n{FORMAT}",
+            passages=passages,
+            level=LEVELS.get(row.get("level", ""), 0),
+            family=str(row.get("type", "")),
+        )
+        return Example(task, reference.strip())
+
+
+def read_context(row: Row, source: Source, index: int) -> tuple[str, ...]:
+    """Passages as "title: text", from the original form (pairs) or the hub's (two parallel lists)."""
+    context = row.get("context")
+    if isinstance(context, dict) and {"title", "sentences"} <= context.keys():
+        context = list(zip(context["title"], context["sentences"], strict=True))
+    if not isinstance(context, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in context):
+        place = f"{source.files[0]}, row {index + 1}"
+        raise BenchmarkError(f"{place}: field 'context' must hold (title, sentences) pairs, got {context!r:.60}")
+    return tuple(f"{title}: {''.join(sentences).strip()}" for title, sentences in context)

@@ -1,0 +1,69 @@
+"""The scores as `evaluate.Metric` subclasses, defined here so that they load without a hub.
+
+``compute(predictions=[...], references=[...])`` gives the mean over all pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import evaluate
+
+from graphflow.benchmarks.base import Example
+from graphflow.benchmarks.code import code_scores
+from graphflow.benchmarks.gsm8k import gsm8k_score
+from graphflow.benchmarks.hotpotqa import hotpot_em, hotpot_f1
+from graphflow.benchmarks.math import math_score
+from graphflow.engine.episode import Task
+from graphflow.engine.sandbox import Sandbox
+
+
+class TextMetric(evaluate.Metric):
+    """A metric over pairs of texts; subclasses implement `_compute`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        texts = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="",
+            inputs_description="predictions: answers as texts. references: right answers as texts.",
+            features=datasets.Features({"predictions": texts, "references": texts}),
+        )
+
+
+def mean(score: Callable[[str, str], float], predictions: list[str], references: list[str]) -> float:
+    """Mean of a pairwise score."""
+    return sum(score(given, wanted) for given, wanted in zip(predictions, references, strict=True)) / len(predictions)
+
+
+class NumberAccuracy(TextMetric):
+    """GSM8K: share of answers whose last number is the reference's."""
+
+    def _compute(self, *, predictions: list[str], references: list[str], **kwargs: Any) -> dict[str, float]:
+        return {"accuracy": mean(gsm8k_score, predictions, references)}
+
+
+class MathAccuracy(TextMetric):
+    """MATH: share of answers that are mathematically equal to the reference."""
+
+    def _compute(self, *, predictions: list[str], references: list[str], **kwargs: Any) -> dict[str, float]:
+        return {"accuracy": mean(math_score, predictions, references)}
+
+
+class AnswerF1(TextMetric):
+    """HotpotQA: mean F1 and exact match."""
+
+    def _compute(self, *, predictions: list[str], references: list[str], **kwargs: Any) -> dict[str, float]:
+        return {"f1": mean(hotpot_f1, predictions, references), "em": mean(hotpot_em, predictions, references)}
+
+
+class PassAt1(TextMetric):
+    """HumanEval, MBPP: share of programs that survive their tests; references are the tests as Python statements."""
+
+    def _compute(self, *, predictions: list[str], references: list[str], **kwargs: Any) -> dict[str, float]:
+        tasks = [Task(f"metric/{i}", "metric", "mbpp", "") for i in range(len(predictions))]
+        examples = [Example(task, "", (tests,)) for task, tests in zip(tasks, references, strict=True)]
+        scores = code_scores(examples, predictions, kwargs.get("sandbox") or Sandbox())
+        return {"pass@1": sum(scores) / len(scores)}
