@@ -1,0 +1,179 @@
+"""Backbones: a Hugging Face causal language model with its tokenizer, turn format and rotary embedding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
+from graphflow.backbone.turns import TurnFormat, turn_format
+from graphflow.kv.accounting import KVShape
+from graphflow.kv.rope import Rope
+from graphflow.paths import ASSETS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be loaded as configured."""
+
+
+@dataclass
+class BackboneConfig:
+    """Which model to load.
+
+    Attributes:
+        name: Name in tables; also the folder in the package's assets where neither path nor hub id is given.
+        path: Local folder in Hugging Face format.
+        hub_id: Repository on the hub.
+        revision: Commit or tag on the hub.
+        dtype: float32, bfloat16 or float16: what the model computes in.
+        device: Torch device, where ``device_map`` is empty.
+        device_map: Given to accelerate, for example ``auto``.
+        turns: Turn format: mini, qwen, llama or gemma.
+        random: Random weights of the architecture (for memory and latency, where values do not matter).
+        seed: Seed of random weights.
+
+    Raises:
+        ValueError: For a dtype that is not known.
+    """
+
+    name: str = "qwen-mini"
+    path: str = ""
+    hub_id: str = ""
+    revision: str = ""
+    dtype: str = "float32"
+    device: str = "cpu"
+    device_map: str = ""
+    turns: str = "mini"
+    random: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"backbone.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+class Backbone:
+    """A model that contexts run on.
+
+    Attributes:
+        name: Name in tables.
+        model: The causal language model, in eval mode.
+        tokenizer: Its tokenizer.
+        turns: Its turn format.
+        rope: Its rotary embedding.
+        fingerprint: Hash of the weights' shapes and a sample of their values: whose state a store holds.
+
+    Raises:
+        UnsupportedModelError: If the family is not known.
+        UnsupportedRopeError: If keys of this model cannot be moved.
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, turns: TurnFormat):
+        check_family(model.config)
+        self.name, self.model, self.tokenizer, self.turns = name, model.eval(), tokenizer, turns
+        self.rope: Rope = rope_of(model)
+        self.dtype: torch.dtype = next(model.parameters()).dtype
+        self.device: torch.device = next(model.parameters()).device
+        self.stop: int = tokenizer.convert_tokens_to_ids(turns.stop)
+        self.fingerprint = _fingerprint(model)
+
+    def shape(self, dtype: torch.dtype) -> KVShape:
+        """Shape of the model's KV, kept in ``dtype``."""
+        config: Any = self.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return KVShape(config.num_hidden_layers, config.num_key_value_heads, head_dim, dtype)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a whole segment; special tokens are those written in the text."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an output, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, positions: Tensor, cache: ResidualCache) -> Tensor:
+        """Runs new tokens and appends their KV to the cache.
+
+        Args:
+            ids: int64 (batch, new).
+            positions: int64 (batch, new), -1 where a row has no token.
+            cache: What came before.
+
+        Returns:
+            (batch, new, hidden) final hidden states.
+        """
+        visible, distance = cache.visible(positions)
+        hidden = body(self.model)(
+            input_ids=ids,
+            position_ids=positions.clamp(min=0),
+            attention_mask=masks_for(self.model.config, visible, distance, self.dtype),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        cache.advance(positions)
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits, float32 (..., vocabulary)."""
+        return logits_of(self.model, hidden)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """Loads the model, its tokenizer and its turn format.
+
+    Raises:
+        BackboneError: If the folder or the hub's repository cannot be read; the message names the ways out.
+    """
+    source = config.path or config.hub_id or str(ASSETS / config.name)
+    if not config.hub_id and not (Path(source) / "config.json").exists():
+        shipped = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
+        raise BackboneError(
+            f"backbone.path: no model in {source}; shipped backbones are {', '.join(shipped) or 'none'}, "
+            "or set backbone.path to a local folder or backbone.hub_id to a hub repository"
+        )
+    extra: dict[str, Any] = {"revision": config.revision} if config.revision and not config.path else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **extra)
+        declared = AutoConfig.from_pretrained(source, **extra)
+        how: dict[str, Any] = {"dtype": DTYPES[config.dtype], "attn_implementation": attention_for(declared)}
+        if config.random:
+            torch.manual_seed(config.seed)
+            model = AutoModelForCausalLM.from_config(declared, **how)
+        else:
+            placed = {"device_map": config.device_map} if config.device_map else {}
+            model = AutoModelForCausalLM.from_pretrained(source, **how, **placed, **extra)
+    except OSError as error:
+        raise BackboneError(
+            f"backbone {config.name!r}: {source} could not be read ({str(error).splitlines()[0]}); set backbone.path to a "
+            "local folder, or give this machine access to the hub"
+        ) from error
+    if not config.device_map:
+        model = model.to(config.device)  # type: ignore[arg-type]
+    return Backbone(config.name, model, tokenizer, turn_format(config.turns))
+
+
+def training_record(name: str) -> dict[str, Any]:
+    """The training record of a shipped backbone; empty where there is none."""
+    file = ASSETS / name / "training.json"
+    return json.loads(file.read_text()) if file.exists() else {}

@@ -1,0 +1,104 @@
+"""Turn formats: how a context is written in a model family's own special tokens.
+
+Every segment of a context begins and ends beside a special token, so that no tokenizer merge crosses a boundary and a
+segment's ids are the same whatever stands around it. The formats of the real families are those of their published
+chat templates; the mini one is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphflow.errors import UnknownNameError, unknown_name
+
+
+@dataclass(frozen=True)
+class TurnFormat:
+    """The pieces of text around each kind of segment.
+
+    Attributes:
+        bos: What a context begins with.
+        task: Before and after the task text.
+        operation: Before and after an operation's prompt; the second part also opens the model's turn.
+        tool: Before and after a tool result.
+        given: Before and after another branch's output at a join.
+        stop: Special token that ends an output.
+        closing: What follows an output in the context, the stop token included.
+    """
+
+    bos: str
+    task: tuple[str, str]
+    operation: tuple[str, str]
+    tool: tuple[str, str]
+    given: tuple[str, str]
+    stop: str
+    closing: str
+
+    def write_task(self, text: str) -> str:
+        """The first segment of every context."""
+        return f"{self.bos}{self.task[0]}{text}{self.task[1]}"
+
+    def write_operation(self, prompt: str) -> str:
+        """An operation's segment: identical for every request, so its KV can be shared."""
+        return f"{self.operation[0]}{prompt}{self.operation[1]}"
+
+    def write_tool(self, text: str) -> str:
+        """A tool result as dynamic text."""
+        return f"{self.tool[0]}{text}{self.tool[1]}"
+
+    def write_given(self, label: str, text: str) -> str:
+        """A labelled output of another branch as dynamic text."""
+        return f"{self.given[0]}{label}: {text}{self.given[1]}"
+
+
+MINI = TurnFormat(
+    bos="<|bos|>",
+    task=("<|task|>", "<|end|>"),
+    operation=("<|op|>", "<|out|>"),
+    tool=("<|tool|>", "<|end|>"),
+    given=("<|given|>", "<|end|>"),
+    stop="<|end|>",
+    closing="<|end|>",
+)
+QWEN = TurnFormat(
+    bos="",
+    task=("<|im_start|>user\n", "<|im_end|>\n"),
+    operation=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    tool=("<|im_start|>user\nResult:\n", "<|im_end|>\n"),
+    given=("<|im_start|>user\n", "<|im_end|>\n"),
+    stop="<|im_end|>",
+    closing="<|im_end|>\n",
+)
+LLAMA = TurnFormat(
+    bos="<|begin_of_text|>",
+    task=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    operation=(
+        "<|start_header_id|>user<|end_header_id|>\n\n",
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    tool=("<|start_header_id|>user<|end_header_id|>\n\nResult:\n", "<|eot_id|>"),
+    given=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    stop="<|eot_id|>",
+    closing="<|eot_id|>",
+)
+GEMMA = TurnFormat(
+    bos="<bos>",
+    task=("<start_of_turn>user\n", "<end_of_turn>\n"),
+    operation=("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),
+    tool=("<start_of_turn>user\nResult:\n", "<end_of_turn>\n"),
+    given=("<start_of_turn>user\n", "<end_of_turn>\n"),
+    stop="<end_of_turn>",
+    closing="<end_of_turn>\n",
+)
+FORMATS = {"mini": MINI, "qwen": QWEN, "llama": LLAMA, "gemma": GEMMA}
+
+
+def turn_format(name: str) -> TurnFormat:
+    """The format of that name.
+
+    Raises:
+        UnknownNameError: If there is none; the message lists them.
+    """
+    if name not in FORMATS:
+        raise UnknownNameError(unknown_name("turn format", name, FORMATS))
+    return FORMATS[name]
