@@ -1,0 +1,271 @@
+"""The decode loop: explicit positions, ragged batches, state of operations from the store.
+
+One call prefills what is new of every request in one forward pass and then generates for all of them together. Samples of
+a request share its prefill: the cache's row is repeated, the pieces of the context are not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from graphflow.backbone.cache import Placed, ResidualCache
+from graphflow.backbone.load import Backbone
+from graphflow.kv import Context, OperationStore, Plan, Segment, SegmentKind
+
+
+@dataclass(frozen=True)
+class Request:
+    """One language-model step of one task.
+
+    Attributes:
+        context: What is in the cache already.
+        pending: Dynamic tokens that follow it and have no KV yet.
+        op: Operation to call.
+        prompt: Token ids of its segment.
+        plan: How the prompt gets its KV.
+        max_tokens: Limit a sample.
+        temperature: 0 is greedy.
+        seeds: One a sample.
+    """
+
+    context: Context
+    pending: tuple[int, ...]
+    op: str
+    prompt: tuple[int, ...]
+    plan: Plan
+    max_tokens: int
+    temperature: float
+    seeds: tuple[int, ...]
+
+    @property
+    def offset(self) -> int:
+        """Position of the prompt's first token."""
+        return self.context.length + len(self.pending)
+
+    @property
+    def fresh(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens that run through the model, pending text first, and their positions."""
+        prompt = range(len(self.prompt))
+        if self.plan.shared is not None:
+            prompt = [*prompt[: self.plan.head], *prompt[len(prompt) - self.plan.tail :]]
+        ids = (*self.pending, *(self.prompt[i] for i in prompt))
+        return ids, (*range(self.context.length, self.offset), *(self.offset + i for i in prompt))
+
+    @property
+    def held(self) -> Placed:
+        """Pieces that the cache begins with."""
+        if self.plan.shared is None:
+            return self.context.pieces
+        return (*self.context.pieces, (self.plan.shared, self.offset + self.plan.head))
+
+
+@dataclass
+class Reply:
+    """What came of a request.
+
+    Attributes:
+        trunk: The context with the pending tokens in it.
+        outputs: Token ids a sample, the stop token included where it came.
+        contexts: The context after each sample; the last output token has no KV yet.
+        prefill_tokens: Prompt tokens that ran through the model.
+        reused_tokens: Prompt tokens whose KV was there.
+        first_token_s: Seconds from the call to the first token.
+        logits: Logits a sample, float32 (tokens, vocabulary), where asked for.
+    """
+
+    trunk: Context
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
+    prefill_tokens: int = 0
+    reused_tokens: int = 0
+    first_token_s: float = 0.0
+    logits: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class _Row:
+    """A sample in flight: which request it is of, and what it has generated."""
+
+    request: int
+    generator: torch.Generator
+    output: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    kv: Tensor | None = None
+    done: bool = False
+
+
+class Decoder:
+    """Runs requests on a backbone and keeps what the store says.
+
+    Args:
+        backbone: The model.
+        store: State of operations.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, backbone: Backbone, store: OperationStore, clock: Callable[[], float] = time.perf_counter):
+        self.backbone, self.store, self.clock = backbone, store, clock
+        self.kept = store.shape.dtype
+        self.cache_bytes = 0
+
+    def _cache(self, rows: Sequence[Placed]) -> ResidualCache:
+        backbone = self.backbone
+        return ResidualCache(rows, backbone.rope, self.store.shape, backbone.dtype, backbone.device)
+
+    def _run(self, cache: ResidualCache, fresh: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, int]:
+        """Prefills ragged rows, left-padded; gives hidden states of the last token and the first slot of column 0."""
+        width, first = max(len(ids) for ids, _ in fresh), cache.slots
+        ids = torch.zeros(len(fresh), width, dtype=torch.long)
+        positions = torch.full((len(fresh), width), -1)
+        for row, (tokens, places) in enumerate(fresh):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens)
+            positions[row, width - len(tokens) :] = torch.tensor(places)
+        device = self.backbone.device
+        hidden = self.backbone.forward(ids.to(device), positions.to(device), cache)
+        self.cache_bytes = max(self.cache_bytes, cache.nbytes)
+        return hidden[:, -1], first + width
+
+    def bare(self, prompt: Sequence[int]) -> Tensor:
+        """KV of a prompt without any prefix, local frame: the operation's base.
+
+        Returns:
+            (layers, 2, kv_heads, L, head_dim) in the dtype in which KV is kept.
+        """
+        cache = self._cache([()])
+        self._run(cache, [(prompt, range(len(prompt)))])
+        return cache.take(0, 0, len(prompt), 0, self.backbone.rope, self.kept)
+
+    def prefill(self, texts: Sequence[Sequence[int]]) -> list[Context]:
+        """Contexts that hold one dynamic segment each: the tasks."""
+        cache = self._cache([()] * len(texts))
+        _, end = self._run(cache, [(ids, range(len(ids))) for ids in texts])
+        return [Context().append(self._segment(cache, row, end - len(ids), ids, 0)) for row, ids in enumerate(texts)]
+
+    def generate(self, requests: Sequence[Request], keep_logits: bool = False) -> list[Reply]:
+        """Prefills and decodes a batch.
+
+        Args:
+            requests: The steps, of any operations and lengths.
+            keep_logits: Also give the logits of every output token.
+
+        Returns:
+            One reply a request, in order.
+        """
+        started = self.clock()
+        cache = self._cache([request.held for request in requests])
+        fresh = [request.fresh for request in requests]
+        hidden, end = self._run(cache, fresh)
+        replies, prompts = [], []
+        for row, (request, (ids, _)) in enumerate(zip(requests, fresh, strict=True)):
+            trunk, prompt = self._keep(cache, row, end - len(ids), request)
+            prompts.append(prompt)
+            whole = request.offset + len(request.prompt)
+            replies.append(Reply(trunk, prefill_tokens=len(ids), reused_tokens=whole - len(ids)))
+        rows = [
+            _Row(index, torch.Generator().manual_seed(seed))
+            for index, request in enumerate(requests)
+            for seed in request.seeds
+        ]
+        if len(rows) > len(requests):
+            index = torch.tensor([row.request for row in rows], device=self.backbone.device)
+            cache.select(index)
+            hidden = hidden[index]
+        self._decode(cache, hidden, rows, requests, keep_logits, replies, started)
+        for row in rows:
+            reply, context = replies[row.request], prompts[row.request]
+            if row.kv is not None:
+                context = context.append(Segment(tuple(row.output[:-1]), row.kv, SegmentKind.DYNAMIC))
+            reply.outputs.append(tuple(row.output))
+            reply.contexts.append(context)
+            if keep_logits:
+                reply.logits.append(torch.stack(row.logits))
+        return replies
+
+    def _decode(
+        self,
+        cache: ResidualCache,
+        hidden: Tensor,
+        rows: list[_Row],
+        requests: Sequence[Request],
+        keep_logits: bool,
+        replies: list[Reply],
+        started: float,
+    ) -> None:
+        """Generates until every row is done; rows that are done leave the batch when they are half of it."""
+        active, first = list(rows), cache.slots
+        while True:
+            logits = self.backbone.logits(hidden).cpu()
+            now = self.clock() - started
+            for index, row in enumerate(active):
+                if row.done:
+                    continue
+                request = requests[row.request]
+                replies[row.request].first_token_s = replies[row.request].first_token_s or now
+                if keep_logits:
+                    row.logits.append(logits[index])
+                row.output.append(_choose(logits[index], request.temperature, row.generator))
+                if row.output[-1] == self.backbone.stop or len(row.output) == request.max_tokens:
+                    row.done = True
+                    self._finish(cache, index, row, first, request)
+            left = [index for index, row in enumerate(active) if not row.done]
+            if not left:
+                return
+            if 2 * len(left) <= len(active):
+                cache.select(torch.tensor(left, device=self.backbone.device))
+                active = [active[index] for index in left]
+            ids = torch.tensor([[row.output[-1]] for row in active], device=self.backbone.device)
+            places = [-1 if row.done else self._next(requests[row.request], row) for row in active]
+            positions = torch.tensor(places, device=self.backbone.device)[:, None]
+            hidden = self.backbone.forward(ids, positions, cache)[:, -1]
+            self.cache_bytes = max(self.cache_bytes, cache.nbytes)
+
+    @staticmethod
+    def _next(request: Request, row: _Row) -> int:
+        """Position of a row's newest token."""
+        return request.offset + len(request.prompt) + len(row.output) - 1
+
+    def _finish(self, cache: ResidualCache, index: int, row: _Row, first: int, request: Request) -> None:
+        """Takes the KV of a finished output out of the cache; its last token has none."""
+        length = len(row.output) - 1
+        if length:
+            offset = request.offset + len(request.prompt)
+            row.kv = cache.take(index, first, first + length, offset, self.backbone.rope, self.kept)
+
+    def _segment(
+        self, cache: ResidualCache, row: int, slot: int, ids: Sequence[int], offset: int, kind=SegmentKind.DYNAMIC
+    ) -> Segment:
+        kv = cache.take(row, slot, slot + len(ids), offset, self.backbone.rope, self.kept)
+        return Segment(tuple(ids), kv, kind)
+
+    def _keep(self, cache: ResidualCache, row: int, slot: int, request: Request) -> tuple[Context, Context]:
+        """Contexts before and after the operation's prompt; tells the store what it has seen."""
+        trunk, plan, prompt = request.context, request.plan, request.prompt
+        if request.pending:
+            trunk = trunk.append(self._segment(cache, row, slot, request.pending, trunk.length))
+            slot += len(request.pending)
+        context, path, offset = trunk, trunk.path, trunk.length
+        if plan.shared is None:
+            exact = self._segment(cache, row, slot, prompt, offset, SegmentKind.OPERATION)
+            context = context.append(self.store.keep(request.op, path, prompt, exact.kv))
+            self.store.observe(request.op, path, exact.kv)
+        else:
+            if plan.head:
+                head = prompt[: plan.head]
+                context = context.append(self._segment(cache, row, slot, head, offset, SegmentKind.OPERATION))
+            context = context.append(plan.shared)
+            tail, slot = prompt[len(prompt) - plan.tail :], slot + plan.head
+            context = context.append(self._segment(cache, row, slot, tail, context.length, SegmentKind.OPERATION))
+            self.store.touch(request.op, path)
+        return trunk, context.with_operation(request.op)
+
+
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
+    """The next token: the likeliest, or a sample."""
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator))

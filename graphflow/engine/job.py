@@ -1,0 +1,83 @@
+"""One task in flight: which steps are ready, what they read, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.engine.episode import Episode, StepOutput, StepRecord, Task
+from graphflow.engine.state import Branch, StepState, Value
+from graphflow.kv import own_bytes
+from graphflow.wgraph.workflow import TASK, Step, Workflow
+
+
+class Job:
+    """A task, its workflow and the state of its steps.
+
+    Args:
+        task: The task.
+        workflow: A valid workflow.
+        arrived: Clock at arrival, seconds.
+        build_s: Seconds spent on building the workflow.
+        root: Branch that holds the task's text.
+        measured: Whether fidelity is measured.
+    """
+
+    def __init__(self, task: Task, workflow: Workflow, arrived: float, build_s: float, root: Branch, measured: bool):
+        self.task, self.workflow, self.arrived, self.root, self.measured = task, workflow, arrived, root, measured
+        self.states: dict[str, StepState] = {TASK: StepState([Value(StepOutput(task.text), root)])}
+        self.episode = Episode(task.id, task.benchmark, workflow.name, workflow.fingerprint, build_s=build_s)
+        self.branches = [root]
+
+    def ready(self) -> list[Step]:
+        """Steps that can run now; steps whose guard does not hold or that have nothing to read are skipped here."""
+        found, changed = [], True
+        while changed:
+            found, changed = [], False
+            for step in self.workflow.steps:
+                if step.id in self.states or any(name not in self.states for name in self._needs(step)):
+                    continue
+                if self._guarded_off(step) or all(self.states[name].skipped for name in step.inputs):
+                    self.states[step.id], changed = StepState(skipped=True), True
+                else:
+                    found.append(step)
+        return found
+
+    @staticmethod
+    def _needs(step: Step) -> list[str]:
+        return [*step.inputs, *([step.when.step] if step.when else [])]
+
+    def _guarded_off(self, step: Step) -> bool:
+        if step.when is None:
+            return False
+        values = self.states[step.when.step].values
+        holds = any(value.output.fields.get(step.when.field, False) for value in values)
+        return not values or holds == step.when.negated
+
+    def inputs(self, step: Step) -> list[Value]:
+        """What a step reads: the values of its inputs that ran, sample by sample, in order."""
+        return [value for name in step.inputs for value in self.states[name].values]
+
+    def finish(self, step: Step, values: Sequence[Value], record: StepRecord) -> None:
+        """Records the results of a step."""
+        self.states[step.id] = StepState(list(values))
+        self.branches += [value.branch for value in values]
+        self.episode.steps.append(record)
+
+    @property
+    def done(self) -> bool:
+        """True once the answer step has run or was skipped."""
+        return self.workflow.answer in self.states
+
+    def close(self, now: float) -> Episode:
+        """The finished episode."""
+        values, episode = self.states[self.workflow.answer].values, self.episode
+        episode.answer = values[0].output.text if values else ""
+        if not values:
+            episode.error = f"the answer step {self.workflow.answer!r} was skipped: none of its inputs ran"
+        episode.latency_s = now - self.arrived
+        episode.op_bytes, episode.dynamic_bytes = self.own_bytes()
+        return episode
+
+    def own_bytes(self) -> tuple[int, int]:
+        """Bytes that this task keeps now: operation state of its own, dynamic text."""
+        return own_bytes({id(branch.context): branch.context for branch in self.branches}.values())

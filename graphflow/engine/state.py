@@ -1,0 +1,80 @@
+"""Branches of a task's context, and which of them a step goes on from.
+
+Context rule (our choice; the paper does not say what a join reads): inputs whose branch is an ancestor of another input's
+branch are in that context already. One branch left: the context goes on. Several: the step goes on from their last common
+ancestor, and every branch's output follows as labelled text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphflow.engine.episode import StepOutput
+from graphflow.kv import Context
+
+
+@dataclass(eq=False)
+class Branch:
+    """A point in a task's tree of contexts.
+
+    Attributes:
+        context: Tokens with KV.
+        pending: Dynamic tokens after it that have none yet.
+        parent: The branch it goes on from.
+    """
+
+    context: Context
+    pending: tuple[int, ...] = ()
+    parent: Branch | None = None
+
+    def lineage(self) -> list[Branch]:
+        """This branch and those before it, nearest first."""
+        branch, found = self, []
+        while branch is not None:
+            found.append(branch)
+            branch = branch.parent
+        return found
+
+    def extend(self, ids: Sequence[int]) -> Branch:
+        """A branch that goes on with more dynamic text."""
+        return Branch(self.context, (*self.pending, *ids), self)
+
+
+@dataclass(frozen=True)
+class Value:
+    """An output together with the branch it was written on."""
+
+    output: StepOutput
+    branch: Branch
+
+
+def leading(values: Sequence[Value]) -> list[Value]:
+    """The values whose branch is not contained in another value's branch."""
+    lineages = [value.branch.lineage() for value in values]
+    return [
+        value
+        for index, value in enumerate(values)
+        if not any(
+            any(value.branch is branch for branch in lineage)
+            for other, lineage in enumerate(lineages)
+            if other != index and values[other].branch is not value.branch
+        )
+    ]
+
+
+def common_ancestor(values: Sequence[Value]) -> Branch:
+    """The last branch that every value's branch goes on from."""
+    others = [value.branch.lineage() for value in values[1:]]
+    for branch in values[0].branch.lineage():
+        if all(any(branch is candidate for candidate in lineage) for lineage in others):
+            return branch
+    raise AssertionError("branches of one task have its text in common")
+
+
+@dataclass
+class StepState:
+    """Results of an executed step: one value a sample."""
+
+    values: list[Value] = field(default_factory=list)
+    skipped: bool = False
