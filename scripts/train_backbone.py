@@ -28,8 +28,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from graphflow.backbone.packing import Document, Piece, Rows, documents, pack
 from graphflow.backbone.turns import MINI
 from graphflow.benchmarks.mini.traces import Branch, Role, Trace, make_trace
+from graphflow.experiment.record import commit, machine_name
 from graphflow.paths import CONF
-import yaml
+from graphflow.wgraph.library import load_operations
 
 SPECIAL = ["<|pad|>", "<|bos|>", "<|task|>", "<|op|>", "<|out|>", "<|tool|>", "<|given|>", "<|end|>"]
 
@@ -40,8 +41,10 @@ class Recipe:
 
     name: str = "qwen-mini"
     tokens: int = 20_000_000
-    short_share: float = 0.37
-    rows: int = 16
+    short_share: float = 0.75
+    growth_share: float = 0.5
+    text_weight: float = 0.3
+    rows: int = 8
     length: int = 512
     vocabulary: int = 1536
     layers: int = 4
@@ -49,10 +52,10 @@ class Recipe:
     intermediate: int = 768
     heads: int = 8
     kv_heads: int = 2
-    muon_lr: float = 0.02
+    muon_lr: float = 0.01
     adam_lr: float = 0.003
     warmup_steps: int = 50
-    decay_share: float = 0.5
+    decay_share: float = 0.9
     seed: int = 0
 
     @property
@@ -65,40 +68,43 @@ WEIGHTS = {"gsm8k": 1.0, "math": 1.1, "hotpotqa": 1.1, "humaneval": 0.9, "mbpp":
 
 
 def prompts() -> dict[str, str]:
-    return {f.stem: yaml.safe_load(f.read_text()).get("prompt", "") for f in (CONF / "operations").glob("*.yaml")}
+    """Static prompt of every operation, empty for tools."""
+    return {op.name: op.prompt for op in load_operations(CONF / "operations").operations.values()}
 
 
 class Writer:
     """Turns traces into token ids."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, text_weight: float = 0.0):
+        self.tokenizer, self.text_weight = tokenizer, text_weight
         self.prompts = prompts()
 
     def ids(self, text: str) -> list[int]:
+        """Token ids of a text with its special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
 
     def write(self, trace: Trace, length: int, short: bool) -> Iterator[Document]:
         """Documents of a trace."""
         continued = any(branch[0].role is Role.TASK for branch in trace.branches)
         root = MINI.write_task(trace.root).removesuffix(MINI.task[1] if continued else "")
-        return documents(self.ids(root), [list(self.pieces(b, short)) for b in trace.branches], length)
+        branches = [list(self.pieces(branch, short)) for branch in trace.branches]
+        return documents((self.ids(root), self.text_weight), branches, length)
 
     def pieces(self, branch: Branch, short: bool) -> Iterator[Piece]:
         """Token ids of a branch, and which of them are learnt."""
         for turn in branch:
             match turn.role:
                 case Role.TASK:
-                    yield self.ids(turn.text + MINI.task[1]), False
+                    yield self.ids(turn.text + MINI.task[1]), self.text_weight
                 case Role.OPERATION:
                     prompt = self.prompts[turn.text]
-                    yield self.ids(MINI.write_operation(" ".join(prompt.split()[:5]) if short else prompt)), False
+                    yield self.ids(MINI.write_operation(" ".join(prompt.split()[:5]) if short else prompt)), 0.0
                 case Role.OUTPUT | Role.DRAFT:
-                    yield self.ids(turn.text + MINI.closing), turn.role is Role.OUTPUT
+                    yield self.ids(turn.text + MINI.closing), float(turn.role is Role.OUTPUT)
                 case Role.TOOL:
-                    yield self.ids(MINI.write_tool(turn.text)), False
+                    yield self.ids(MINI.write_tool(turn.text)), 0.0
                 case Role.GIVEN:
-                    yield self.ids(f"{MINI.given[0]}{turn.text}{MINI.given[1]}"), False
+                    yield self.ids(f"{MINI.given[0]}{turn.text}{MINI.given[1]}"), 0.0
 
 
 def train_tokenizer(size: int, seed: int) -> PreTrainedTokenizerFast:
@@ -131,7 +137,7 @@ class Batches(Dataset[Rows]):
     """Batch number i, made from the seed and i alone, so that a resumed run sees the same ones."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, split: str = "train"):
-        self.recipe, self.writer, self.split = recipe, Writer(tokenizer), split
+        self.recipe, self.writer, self.split = recipe, Writer(tokenizer, recipe.text_weight), split
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -139,10 +145,11 @@ class Batches(Dataset[Rows]):
     def __getitem__(self, index: int) -> Rows:
         rng = random.Random(f"{self.split}/{self.recipe.seed}/{index}")
         short = index < self.recipe.short_share * len(self)
+        growth = min(1.0, index / max(1.0, self.recipe.growth_share * len(self)))
         kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
 
         def draw() -> Iterator[Document]:
-            trace = make_trace(rng.choices(kinds, weights)[0], rng)
+            trace = make_trace(rng.choices(kinds, weights)[0], rng, growth)
             return self.writer.write(trace, self.recipe.length, short)
 
         return pack(draw, self.recipe.rows, self.recipe.length)
@@ -175,8 +182,8 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup_steps) * decay
 
 
-def loss_of(model: nn.Module, body: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy over the tokens to be learnt; ``body`` is the model without its head."""
+def loss_of(model: nn.Module, body: nn.Module, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted loss, and mean cross-entropy and accuracy of the outputs; ``body`` is the model without its head."""
     mask = {"full_attention": rows.mask()}
     hidden = body(
         input_ids=rows.ids, position_ids=rows.positions, attention_mask=mask, use_cache=False
@@ -184,7 +191,11 @@ def loss_of(model: nn.Module, body: nn.Module, rows: Rows) -> tuple[Tensor, Tens
     keep = rows.labels >= 0
     logits = model.lm_head(hidden[keep]).float()  # type: ignore[operator]
     labels = rows.labels[keep]
-    return nn.functional.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+    weights = rows.weights[keep]
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    outputs = weights == 1
+    right = (logits.argmax(-1) == labels)[outputs].float().mean()
+    return (losses * weights).sum() / outputs.sum(), losses[outputs].mean().detach(), right
 
 
 def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -235,13 +246,13 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
                 for group, rate in zip(optim.param_groups, base, strict=True):
                     group["lr"] = rate * learning_rate(step, recipe)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, accuracy = loss_of(model, body, rows)
+                loss, output_loss, accuracy = loss_of(model, body, rows)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optim in optims:
                 optim.step()
                 optim.zero_grad(set_to_none=True)
-            running.append((loss.item(), accuracy.item(), rows.filled))
+            running.append((output_loss.item(), accuracy.item(), rows.filled))
             progress.update(bar, completed=step + 1, description=f"loss {running[-1][0]:.3f}")
             if (step + 1) % 50 == 0:
                 mean = [sum(column) / len(running) for column in zip(*running, strict=True)]
@@ -268,7 +279,7 @@ def save(model: nn.Module, recipe: Recipe, out: Path, step: int, parameters: int
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     record = {"recipe": asdict(recipe), "parameters": parameters, "steps": step, "seconds_of_last_run": round(seconds)}
-    record |= {"torch": torch.__version__, "device": "cpu"}
+    record |= {"torch": torch.__version__, "machine": machine_name(), "commit": commit()}
     record["curve"] = curve[:: max(1, len(curve) // 60)]
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 

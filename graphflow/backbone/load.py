@@ -165,8 +165,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             model = AutoModelForCausalLM.from_pretrained(source, **how, **placed, **extra)
     except OSError as error:
         raise BackboneError(
-            f"backbone {config.name!r}: {source} could not be read ({str(error).splitlines()[0]}); set backbone.path to a "
-            "local folder, or give this machine access to the hub"
+            f"backbone {config.name!r}: {source} could not be read ({str(error).splitlines()[0]}); "
+            "set backbone.path to a local folder, or give this machine access to the hub"
         ) from error
     if not config.device_map:
         model = model.to(config.device)  # type: ignore[arg-type]

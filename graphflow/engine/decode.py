@@ -1,7 +1,7 @@
 """The decode loop: explicit positions, ragged batches, state of operations from the store.
 
-One call prefills what is new of every request in one forward pass and then generates for all of them together. Samples of
-a request share its prefill: the cache's row is repeated, the pieces of the context are not.
+One call prefills what is new of every request in one forward pass and then generates for all of them together. Samples
+of a request share its prefill: the cache's row is repeated, the pieces of the context are not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs workflows over a backbone: many tasks at once, ready steps of all of them in one batch.
 
-Closed loop: at most ``concurrency`` tasks are in flight; when one is done the next arrives. A task's latency runs from its
-arrival to its answer, building the workflow, queueing and tools included; fidelity measurements stop the clock.
+Closed loop: at most ``concurrency`` tasks are in flight; when one is done the next arrives. A task's latency runs from
+its arrival to its answer, building the workflow, queueing and tools included; fidelity measurements stop the clock.
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ class Executor:
             for op, pairs in ready.items():
                 started = self.clock()
                 read = [job.inputs(step) for job, step in pairs]
-                given = [(job.task, [value.output for value in values]) for (job, _), values in zip(pairs, read, strict=True)]
+                given = [
+                    (job.task, [value.output for value in values]) for (job, _), values in zip(pairs, read, strict=True)
+                ]
                 for (job, step), values, output in zip(pairs, read, run_batch(op, given, self.toolbox), strict=True):
                     self._finish_tool(job, step, values, output, started)
 

@@ -1,8 +1,8 @@
 """Branches of a task's context, and which of them a step goes on from.
 
-Context rule (our choice; the paper does not say what a join reads): inputs whose branch is an ancestor of another input's
-branch are in that context already. One branch left: the context goes on. Several: the step goes on from their last common
-ancestor, and every branch's output follows as labelled text.
+Context rule (our choice; the paper does not say what a join reads): inputs whose branch is an ancestor of another
+input's branch are in that context already. One branch left: the context goes on. Several: the step goes on from their
+last common ancestor, and every branch's output follows as labelled text.
 """
 
 from __future__ import annotations

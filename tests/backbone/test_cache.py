@@ -65,7 +65,9 @@ def test_pieces_cut_moved_and_put_back_are_exact_in_a_ragged_batch(family):
     logits = backbone.logits(backbone.forward(ids, positions, cache))
     for row, (old, new) in enumerate(zip(rows, fresh, strict=True)):
         expected = plain(backbone, old + new)[-len(new) :]
-        assert torch.allclose(logits[row, -len(new) :], expected, atol=TOLERANCE), gap(logits[row, -len(new) :], expected)
+        assert torch.allclose(logits[row, -len(new) :], expected, atol=TOLERANCE), gap(
+            logits[row, -len(new) :], expected
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,7 +80,10 @@ def test_layer_zero_is_free_of_context_once_moved(family, dtype):
     inside = whole.take(0, 50, 62, 50, backbone.rope, torch.float32)[0]
     moved = alone.take(0, 0, 12, 0, backbone.rope, torch.float32)[0]
     assert torch.allclose(inside, moved, atol=1e-5 if dtype is torch.float32 else 0.08), gap(inside, moved)
-    deeper = whole.take(0, 50, 62, 50, backbone.rope, torch.float32)[3] - alone.take(0, 0, 12, 0, backbone.rope, torch.float32)[3]
+    deeper = (
+        whole.take(0, 50, 62, 50, backbone.rope, torch.float32)[3]
+        - alone.take(0, 0, 12, 0, backbone.rope, torch.float32)[3]
+    )
     assert deeper.abs().max() > 0.1, "deeper layers must differ, or the test says nothing"
 
 

@@ -1,7 +1,7 @@
 """mini-humaneval and mini-mbpp: functions from a small grammar of list, string and number operations.
 
 A function is a `Spec`: parts that each have a phrase, a Python expression and neighbours (wrong but plausible
-replacements). Some phrases are ambiguous on purpose ("numbers from 5 up" never says whether 5 counts): only the examples
+replacements). Some phrases are ambiguous on purpose ("numbers over 5" stands for > and for >=): only the examples
 decide, so a first draft can fail its tests and be repaired.
 """
 
@@ -173,14 +173,18 @@ def remark(old: Spec, new: Spec) -> str:
         return f"{what} should be {body}."
     if new.domain == "string":
         return f"it should be {STRING[name][0].format(k=k)}."
-    return f"it should be {NUMBER[name][0].format(k=k) if index == 0 else (TAILS[name][0].format(k=k) or 'the value alone')}."
+    what = NUMBER[name][0].format(k=k) if index == 0 else TAILS[name][0].format(k=k)
+    return f"it should be {what or 'the value alone'}."
 
 
 def neighbours(spec: Spec, rng: random.Random) -> list[Spec]:
     """Every spec that differs in one part, by kind or by parameter."""
     result = []
     for index, (name, k) in enumerate(spec.parts):
-        options = [(other, k if name in "gt ge lt le first last remove double" else _parameter(rng, other)) for other in NEIGHBOURS[name]]
+        options = [
+            (other, k if name in "gt ge lt le first last remove double" else _parameter(rng, other))
+            for other in NEIGHBOURS[name]
+        ]
         if "{k}" in str({**PREDICATES, **MAPS, **STRING, **NUMBER, **TAILS}.get(name, "")):
             options.append((name, k + 1 if isinstance(k, int) else rng.choice("aeionrt")))
         for option in options:

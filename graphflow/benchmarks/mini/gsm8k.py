@@ -30,7 +30,9 @@ class _Numbers:
         return self.rng.randrange(12, 99) if self.large else self.rng.randrange(2, 10)
 
 
-def _changes(rng: random.Random, numbers: _Numbers, person: str, thing: str, lines: list[Line], count: int) -> list[str]:
+def _changes(
+    rng: random.Random, numbers: _Numbers, person: str, thing: str, lines: list[Line], count: int
+) -> list[str]:
     """Sentences in which somebody gains and loses things; appends to ``lines``."""
     pronoun = rng.choice(("Then {}", "After that {}", "Later {}", "{}"))
     sentences = []

@@ -57,7 +57,9 @@ class Question:
 
 def ask(rng: random.Random, world: World) -> Question:
     """One question about a world."""
-    families = ["country", "older", "same_city"] + (["founder_city", "founder_job", "founder_year"] if world.founder else [])
+    families = ["country", "older", "same_city"] + (
+        ["founder_city", "founder_job", "founder_year"] if world.founder else []
+    )
     family = rng.choice(families)
     if family == "country":
         p = rng.choice(list(world.city))
@@ -71,7 +73,9 @@ def ask(rng: random.Random, world: World) -> Question:
             text = rng.choice(("Who was born first, {} or {}?", "Who is older, {} or {}?")).format(p, q)
             facts = (f"{p} was born in {world.year[p]}.", f"{q} was born in {world.year[q]}.")
             return Question(text, p if world.year[p] < world.year[q] else q, family, (p, q), facts)
-        text = rng.choice(("Were {} and {} born in the same city?", "Do {} and {} come from the same city?")).format(p, q)
+        text = rng.choice(("Were {} and {} born in the same city?", "Do {} and {} come from the same city?")).format(
+            p, q
+        )
         facts = (f"{p} was born in {world.city[p]}.", f"{q} was born in {world.city[q]}.")
         return Question(text, "yes" if world.city[p] == world.city[q] else "no", family, (p, q), facts)
     firm = rng.choice(list(world.founder))
@@ -79,12 +83,16 @@ def ask(rng: random.Random, world: World) -> Question:
     first = f"{firm} was founded by {p}."
     if family == "founder_city":
         text = rng.choice(("In which city was the founder of {} born?", "Where was the person who founded {} born?"))
-        return Question(text.format(firm), world.city[p], family, (firm, p), (first, f"{p} was born in {world.city[p]}."))
+        return Question(
+            text.format(firm), world.city[p], family, (firm, p), (first, f"{p} was born in {world.city[p]}.")
+        )
     if family == "founder_job":
         text = rng.choice(("What is the job of the founder of {}?", "What does the person who founded {} work as?"))
         return Question(text.format(firm), world.job[p], family, (firm, p), (first, f"{p} is a {world.job[p]}."))
     text = rng.choice(("In which year was the founder of {} born?", "When was the person who founded {} born?"))
-    return Question(text.format(firm), str(world.year[p]), family, (firm, p), (first, f"{p} was born in {world.year[p]}."))
+    return Question(
+        text.format(firm), str(world.year[p]), family, (firm, p), (first, f"{p} was born in {world.year[p]}.")
+    )
 
 
 def context(world: World) -> str:

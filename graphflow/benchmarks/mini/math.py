@@ -30,6 +30,21 @@ def _arithmetic(rng: random.Random) -> Problem:
     return _wrap(f"{verb} {text}.", str(evaluate(lines)[-1][3]), "arithmetic", 4 if large else 2, lines)
 
 
+def _basic(rng: random.Random) -> Problem:
+    op = rng.choice("++-*/")
+    a, b = rng.randrange(2, 60), rng.randrange(2, 40)
+    if op == "*":
+        a, b = rng.randrange(2, 13), rng.randrange(2, 13)
+    elif op == "/":
+        b = rng.randrange(2, 13)
+        a = b * rng.randrange(2, 13)
+    elif op == "-":
+        a, b = max(a, b), min(a, b)
+    lines = (Line(a, op, b),)
+    verb = rng.choice(("Compute", "Evaluate", "Find the value of", "Work out"))
+    return _wrap(f"{verb} {a} {op} {b}.", str(evaluate(lines)[-1][3]), "basic", 1, lines)
+
+
 def _linear(rng: random.Random) -> Problem:
     large = rng.random() < 0.3
     a = rng.randrange(2, 10)
@@ -90,6 +105,7 @@ def _evaluate(rng: random.Random) -> Problem:
 
 
 FAMILIES = {
+    "basic": _basic,
     "arithmetic": _arithmetic,
     "linear": _linear,
     "gcd": _gcd,

@@ -1,7 +1,7 @@
 """What a generator of the embedded suite makes: a problem with everything that operations are trained and scored on.
 
-Arithmetic kinds are straight-line programs (`Line`), so that worked steps, a Python program, a plan and a solution with an
-injected and consistently carried mistake all come from one description (our choice).
+Arithmetic kinds are straight-line programs (`Line`), so that worked steps, a Python program, a plan and a solution with
+an injected and consistently carried mistake all come from one description (our choice).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Operation traces of training problems: what a mini backbone learns from.
 
-A trace is a tree like a context in the engine: the task, and branches that each hold operation prompts, outputs and tool
-results. Operations that judge or repair see right and wrong inputs. The layout is the engine's, token for token.
+A trace is a tree like a context in the engine: the task, and branches that each hold operation prompts, outputs and
+tool results. Operations that judge or repair see right and wrong inputs. The layout is the engine's, token for token.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def arithmetic_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     """Branches of a word or mathematics problem."""
     solution = problem.solution()
     short = problem.final.format(problem.answer) if "boxed" in problem.final else problem.answer
-    branches = [call("answer_generate", short), call("generate_cot", solution), _reviewed(problem, rng)]
+    branches = [call("generate_cot", solution), _reviewed(problem, rng)]
+    if len(problem.lines) == 1 or rng.random() < 0.3:
+        branches.append(call("answer_generate", short))
     program = call("program", problem.code() if problem.programmable else "def solve():\n    return None")
     after_plan = program if problem.programmable and rng.random() < 0.5 else call("generate_cot", solution)
     branches.append([*call("decompose", problem.plan()), *after_plan])
@@ -157,7 +159,9 @@ def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
         else:
             branches.append([*draft, *call("reflect", remark), *call("fix_program", problem.answer)])
     if rng.random() < 0.4:
-        branches.append(_selection([problem.answer], [m for m, _ in rng.sample(problem.mutants, min(2, len(problem.mutants)))], rng))
+        branches.append(
+            _selection([problem.answer], [m for m, _ in rng.sample(problem.mutants, min(2, len(problem.mutants)))], rng)
+        )
     return branches
 
 
@@ -182,19 +186,20 @@ MAKERS: dict[str, Callable[[random.Random], Problem]] = {
 }
 
 
-def make_trace(kind: str, rng: random.Random) -> Trace:
+def make_trace(kind: str, rng: random.Random, growth: float = 1.0) -> Trace:
     """One trace of a training problem.
 
     Args:
         kind: Benchmark kind.
         rng: Source of randomness.
+        growth: How far look-up tasks have grown, from two people (0) to the suite's size (1).
 
     Returns:
         The trace; for hotpotqa with three questions about the same passages.
     """
     if kind == "hotpotqa":
         while True:
-            world = hotpotqa.distinct_world(rng, rng.randrange(2, 6), rng.randrange(1, 4))
+            world = hotpotqa.distinct_world(rng, rng.randrange(2, 3 + round(3 * growth)), rng.randrange(1, 4))
             asked = [hotpotqa.problem_of(world, hotpotqa.ask(rng, world)) for _ in range(4)]
             train = [problem for problem in asked if split_of(problem.text) == "train"]
             if train:
@@ -202,4 +207,3 @@ def make_trace(kind: str, rng: random.Random) -> Trace:
     problem = draw(MAKERS[kind], rng, "train")
     branches = arithmetic_branches if kind in ("gsm8k", "math") else code_branches
     return Trace(problem.text, branches(problem, rng))
-
