@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from graphflow.backbone.packing import Document, Piece, Rows, documents, pack
 from graphflow.backbone.turns import MINI
@@ -155,7 +156,7 @@ class Batches(Dataset[Rows]):
         return pack(draw, self.recipe.rows, self.recipe.length)
 
 
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+def build_model(recipe: Recipe, tokenizer: Any) -> Any:
     """The architecture with random weights."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -169,10 +170,9 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> nn.Module
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     torch.manual_seed(recipe.seed)
-    return Qwen2ForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -182,14 +182,14 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup_steps) * decay
 
 
-def loss_of(model: nn.Module, body: nn.Module, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def loss_of(model: Any, body: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted loss, and mean cross-entropy and accuracy of the outputs; ``body`` is the model without its head."""
     mask = {"full_attention": rows.mask()}
     hidden = body(
         input_ids=rows.ids, position_ids=rows.positions, attention_mask=mask, use_cache=False
     ).last_hidden_state
     keep = rows.labels >= 0
-    logits = model.lm_head(hidden[keep]).float()  # type: ignore[operator]
+    logits = model.lm_head(hidden[keep]).float()
     labels = rows.labels[keep]
     weights = rows.weights[keep]
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -228,7 +228,7 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
             optim.load_state_dict(saved)
         first = state["step"]
     rates = [[group["lr"] for group in optim.param_groups] for optim in optims] if not state else state["rates"]
-    body = torch.compile(model.model, dynamic=False) if compile_model else model.model  # type: ignore[arg-type]
+    body = torch.compile(model.model, dynamic=False) if compile_model else model.model
     loader = DataLoader(
         torch.utils.data.Subset(Batches(recipe, tokenizer), range(first, recipe.steps)),
         batch_size=None,
@@ -271,10 +271,10 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
         raise RuntimeError(f"training of {recipe.name} diverged: loss {loss.item()}")
 
 
-def save(model: nn.Module, recipe: Recipe, out: Path, step: int, parameters: int, seconds: float) -> None:
+def save(model: Any, recipe: Recipe, out: Path, step: int, parameters: int, seconds: float) -> None:
     """Writes weights in bf16 and the training record."""
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=weights)  # type: ignore[operator]
+    model.save_pretrained(out, state_dict=weights)
     config = json.loads((out / "config.json").read_text()) | {"dtype": "bfloat16"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

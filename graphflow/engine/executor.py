@@ -163,8 +163,9 @@ class Executor:
         jobs = []
         for index, (task, workflow, context) in enumerate(zip(tasks, workflows, contexts, strict=True)):
             job = Job(task, workflow, arrived, build_s, Branch(context), index < measured)
-            times = {"start_s": started - arrived, "end_s": self.clock() - arrived}
-            job.episode.steps.append(StepRecord("task", "task", prefill_tokens=context.length, **times))
+            record = StepRecord("task", "task", start_s=started - arrived, end_s=self.clock() - arrived)
+            record.prefill_tokens = context.length
+            job.episode.steps.append(record)
             jobs.append(job)
         return jobs
 
@@ -197,8 +198,9 @@ class Executor:
         else:
             ids = self.backbone.encode(self.backbone.turns.write_tool(output.text))
             result = Value(output, values[0].branch.extend(ids))
-        times = {"start_s": started - job.arrived, "end_s": self.clock() - job.arrived}
-        job.finish(step, [result], StepRecord(step.id, step.op, texts=(output.text,), **times))
+        record = StepRecord(step.id, step.op, start_s=started - job.arrived, end_s=self.clock() - job.arrived)
+        record.texts = (output.text,)
+        job.finish(step, [result], record)
 
     def _run_calls(self, ready: Sequence[tuple[Job, Step]]) -> None:
         """Runs language-model steps of any operations in batches."""
