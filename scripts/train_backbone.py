@@ -41,7 +41,7 @@ class Recipe:
     """Everything that decides the weights; defaults are those of the shipped ones."""
 
     name: str = "qwen-mini"
-    tokens: int = 20_000_000
+    tokens: int = 14_000_000
     short_share: float = 0.75
     growth_share: float = 0.5
     text_weight: float = 0.3
@@ -221,13 +221,14 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
         tokenizer.save_pretrained(out)
         log_file.unlink(missing_ok=True)
     model = build_model(recipe, tokenizer)
-    optims, rates, first = optimisers(model, recipe), [], 0
+    optims, first = optimisers(model, recipe), 0
     if state:
         model.load_state_dict(state["model"])
         for optim, saved in zip(optims, state["optimisers"], strict=True):
             optim.load_state_dict(saved)
         first = state["step"]
     rates = [[group["lr"] for group in optim.param_groups] for optim in optims] if not state else state["rates"]
+    runs = [*(state or {}).get("runs", []), {"first_step": first, "recipe": asdict(recipe)}]
     body = torch.compile(model.model, dynamic=False) if compile_model else model.model
     loader = DataLoader(
         torch.utils.data.Subset(Batches(recipe, tokenizer), range(first, recipe.steps)),
@@ -264,21 +265,26 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
                 since, running = time.time(), []
             if (step + 1) % 300 == 0 or step + 1 == recipe.steps:
                 saved = {"model": model.state_dict(), "optimisers": [o.state_dict() for o in optims]}
-                torch.save(saved | {"step": step + 1, "rates": rates}, out / "state.tmp")
+                torch.save(saved | {"step": step + 1, "rates": rates, "runs": runs}, out / "state.tmp")
                 (out / "state.tmp").replace(state_file)
-                save(model, recipe, out, step + 1, parameters, time.time() - started)
+                save(model, runs, out, step + 1, parameters, time.time() - started)
     if not math.isfinite(loss.item()):
         raise RuntimeError(f"training of {recipe.name} diverged: loss {loss.item()}")
 
 
-def save(model: Any, recipe: Recipe, out: Path, step: int, parameters: int, seconds: float) -> None:
+def save(model: Any, runs: list[dict[str, Any]], out: Path, step: int, parameters: int, seconds: float) -> None:
     """Writes weights in bf16 and the training record."""
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     model.save_pretrained(out, state_dict=weights)
     config = json.loads((out / "config.json").read_text()) | {"dtype": "bfloat16"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    record = {"recipe": asdict(recipe), "parameters": parameters, "steps": step, "seconds_of_last_run": round(seconds)}
+    record: dict[str, Any] = {
+        "runs": runs,
+        "parameters": parameters,
+        "steps": step,
+        "seconds_of_last_run": round(seconds),
+    }
     record |= {"torch": torch.__version__, "machine": machine_name(), "commit": commit()}
     record["curve"] = curve[:: max(1, len(curve) // 60)]
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")

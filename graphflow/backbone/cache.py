@@ -7,6 +7,7 @@ attention mask follows from positions alone, so the order of slots is free (our 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,12 +64,12 @@ class ResidualCache(DynamicCache):
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values held now."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for layer in self.layers
-            for tensor in (layer.keys, layer.values)
-            if tensor is not None
-        )
+        return sum(tensor.numel() * tensor.element_size() for pair in self._tensors() for tensor in pair)
+
+    def _tensors(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer, (batch, kv_heads, slots, head_dim)."""
+        layers: list[Any] = self.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def visible(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What new tokens may attend to, the new tokens themselves appended as the last slots.
@@ -116,9 +117,6 @@ class ResidualCache(DynamicCache):
             (layers, 2, kv_heads, stop - start, head_dim), a copy.
         """
         kv = torch.stack(
-            [
-                torch.stack([layer.keys[row, :, start:stop], layer.values[row, :, start:stop]])  # type: ignore[index]
-                for layer in self.layers
-            ]
+            [torch.stack([keys[row, :, start:stop], values[row, :, start:stop]]) for keys, values in self._tensors()]
         )
         return to_local(kv, offset, rope).to(dtype)

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from graphflow.backbone.gate import check_frame
 from graphflow.backbone.load import DTYPES, Backbone
 from graphflow.engine.decode import Decoder, Reply, Request
 from graphflow.engine.episode import Episode, StepOutput, StepRecord, Task
@@ -91,6 +92,9 @@ class Executor:
         kv: How operation state is kept.
         config: Settings.
         toolbox: What tools use; made from ``config.sandbox`` where None.
+
+    Raises:
+        UnsupportedModelError: State is to be shared and the model's keys cannot be moved.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Executor:
         self.store = OperationStore(kv, backbone.rope, backbone.shape(DTYPES[config.kv_dtype]))
         self.decoder = Decoder(backbone, self.store, self.clock)
         if kv.mode is not StateMode.STATEFUL:
+            check_frame(backbone)
             for name, prompt in self.prompts.items():
                 self.store.add_base(name, prompt, self.decoder.bare(prompt))
         self.peak_bytes = 0
