@@ -10,6 +10,7 @@ spends the early steps on outputs instead of on prompts).
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from graphflow.backbone.packing import Document, Piece, Rows, documents, pack
+from graphflow.backbone.packing import Document, Rows, pack
 from graphflow.backbone.turns import MINI
-from graphflow.benchmarks.mini.traces import Branch, Role, Trace, make_trace
+from graphflow.benchmarks.mini.traces import make_trace
+from graphflow.benchmarks.mini.writing import TraceWriter
 from graphflow.experiment.record import commit, machine_name
 from graphflow.paths import CONF
 from graphflow.wgraph.library import load_operations
@@ -69,43 +71,9 @@ WEIGHTS = {"gsm8k": 1.0, "math": 1.1, "hotpotqa": 1.1, "humaneval": 0.9, "mbpp":
 
 
 def prompts() -> dict[str, str]:
-    """Static prompt of every operation, empty for tools."""
-    return {op.name: op.prompt for op in load_operations(CONF / "operations").operations.values()}
-
-
-class Writer:
-    """Turns traces into token ids."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, text_weight: float = 0.0):
-        self.tokenizer, self.text_weight = tokenizer, text_weight
-        self.prompts = prompts()
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of a text with its special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
-
-    def write(self, trace: Trace, length: int, short: bool) -> Iterator[Document]:
-        """Documents of a trace."""
-        continued = any(branch[0].role is Role.TASK for branch in trace.branches)
-        root = MINI.write_task(trace.root).removesuffix(MINI.task[1] if continued else "")
-        branches = [list(self.pieces(branch, short)) for branch in trace.branches]
-        return documents((self.ids(root), self.text_weight), branches, length)
-
-    def pieces(self, branch: Branch, short: bool) -> Iterator[Piece]:
-        """Token ids of a branch, and which of them are learnt."""
-        for turn in branch:
-            match turn.role:
-                case Role.TASK:
-                    yield self.ids(turn.text + MINI.task[1]), self.text_weight
-                case Role.OPERATION:
-                    prompt = self.prompts[turn.text]
-                    yield self.ids(MINI.write_operation(" ".join(prompt.split()[:5]) if short else prompt)), 0.0
-                case Role.OUTPUT | Role.DRAFT:
-                    yield self.ids(turn.text + MINI.closing), float(turn.role is Role.OUTPUT)
-                case Role.TOOL:
-                    yield self.ids(MINI.write_tool(turn.text)), 0.0
-                case Role.GIVEN:
-                    yield self.ids(f"{MINI.given[0]}{turn.text}{MINI.given[1]}"), 0.0
+    """Static prompt of every operation that calls the model."""
+    operations = load_operations(CONF / "operations").operations.values()
+    return {op.name: op.prompt for op in operations if op.prompt}
 
 
 def train_tokenizer(size: int, seed: int) -> PreTrainedTokenizerFast:
@@ -138,7 +106,11 @@ class Batches(Dataset[Rows]):
     """Batch number i, made from the seed and i alone, so that a resumed run sees the same ones."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, split: str = "train"):
-        self.recipe, self.writer, self.split = recipe, Writer(tokenizer, recipe.text_weight), split
+        self.recipe, self.writer, self.split = (
+            recipe,
+            TraceWriter(tokenizer, MINI, prompts(), recipe.text_weight),
+            split,
+        )
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -253,6 +225,8 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
             for optim in optims:
                 optim.step()
                 optim.zero_grad(set_to_none=True)
+            if not math.isfinite(loss.item()):
+                raise RuntimeError(f"training of {recipe.name} diverged at step {step}: loss {loss.item()}")
             running.append((output_loss.item(), accuracy.item(), rows.filled))
             progress.update(bar, completed=step + 1, description=f"loss {running[-1][0]:.3f}")
             if (step + 1) % 50 == 0:
@@ -268,16 +242,12 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
                 torch.save(saved | {"step": step + 1, "rates": rates, "runs": runs}, out / "state.tmp")
                 (out / "state.tmp").replace(state_file)
                 save(model, runs, out, step + 1, parameters, time.time() - started)
-    if not math.isfinite(loss.item()):
-        raise RuntimeError(f"training of {recipe.name} diverged: loss {loss.item()}")
+    save(model, runs, out, recipe.steps, parameters, time.time() - started)
 
 
 def save(model: Any, runs: list[dict[str, Any]], out: Path, step: int, parameters: int, seconds: float) -> None:
     """Writes weights in bf16 and the training record."""
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=weights)
-    config = json.loads((out / "config.json").read_text()) | {"dtype": "bfloat16"}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out)
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     record: dict[str, Any] = {
         "runs": runs,

@@ -34,7 +34,7 @@ PROGRAMS = {
     "def solve():\n    while True: pass": ("error: timeout", True),
     "def solve():\n    return [0] * 10**9": ("error: memory", True),
     "import os; os._exit(0)": ("error: killed", True),
-    "def solve():\n    pass": ("error: solve() returned None", True),
+    "def solve():\n    pass": ("error: solve() returned nothing", True),
     "x = 1": ("error: NameError: name 'solve' is not defined", True),
     "I think it is 5.": ("error: SyntaxError: invalid syntax (<program>, line 1)", True),
 }

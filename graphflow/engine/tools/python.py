@@ -38,7 +38,7 @@ def read(verdict: Verdict) -> StepOutput:
     value = text_value(verdict) if verdict.ok else ""
     if verdict.ok and value != "None":
         return StepOutput(value, {"failed": False})
-    return StepOutput(f"error: {'solve() returned None' if verdict.ok else reason(verdict)}", {"failed": True})
+    return StepOutput(f"error: {'solve() returned nothing' if verdict.ok else reason(verdict)}", {"failed": True})
 
 
 run_python = CodeTool(prepare, read)
