@@ -1,0 +1,74 @@
+"""Methods: how a workflow is built for a task. One file a method; `build_method` is the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphflow.errors import unknown_name
+from graphflow.generator.generator import Generator, GeneratorConfig
+from graphflow.methods.base import Method, MethodError
+from graphflow.methods.best_fixed import BestFixed
+from graphflow.methods.graphflow import GraphFlow
+from graphflow.methods.random import Random
+from graphflow.methods.retrieve_top1 import RetrieveTop1
+from graphflow.methods.vanilla import Vanilla
+from graphflow.wgraph.library import Library
+from graphflow.wgraph.workflow import Workflow
+
+NAMES = ("vanilla", "best_fixed", "retrieve_top1", "random", "graphflow")
+
+__all__ = ["NAMES", "Method", "MethodConfig", "MethodError", "build_method"]
+
+
+@dataclass
+class MethodConfig:
+    """Which method.
+
+    Attributes:
+        name: One of `NAMES`.
+        seed: Of methods that draw (``random``).
+
+    Raises:
+        MethodError: There is no method of that name.
+    """
+
+    name: str = "graphflow"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise MethodError(f"method.name: {unknown_name('method', self.name, NAMES)}")
+
+
+def build_method(
+    config: MethodConfig,
+    library: Library,
+    workflows: Mapping[str, Workflow],
+    generator: Generator | None = None,
+    generator_config: GeneratorConfig | None = None,
+) -> Method:
+    """The method that a config names, not fitted yet.
+
+    Args:
+        config: Name and seed.
+        library: The operations.
+        workflows: The repository's workflows by name.
+        generator: A trained generator for ``graphflow``; None trains one in `Method.fit`.
+        generator_config: How ``graphflow`` trains one; ``retrieve_top1`` takes features and reward from it, ``random``
+            the limit of language-model calls.
+    """
+    settings = generator_config or (generator.config if generator else GeneratorConfig())
+    match config.name:
+        case "vanilla":
+            return Vanilla(library, workflows)
+        case "best_fixed":
+            return BestFixed(library, workflows)
+        case "retrieve_top1":
+            return RetrieveTop1(library, workflows, settings.features, settings.reward)
+        case "random":
+            return Random(library, workflows, config.seed, settings.max_llm_calls)
+        case "graphflow":
+            return GraphFlow(library, workflows, generator, settings)
+        case _:
+            raise AssertionError(f"method {config.name!r} is in NAMES but not built")

@@ -1,0 +1,63 @@
+"""What a method is: a way to get a workflow for a task (paper section 5, baselines; the reductions are ours)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from graphflow.engine.episode import Task
+from graphflow.errors import UnknownNameError, unknown_name
+from graphflow.generator.outcomes import OutcomeTable
+from graphflow.wgraph.library import Library
+from graphflow.wgraph.workflow import Workflow
+
+
+class MethodError(ValueError):
+    """A method was asked for what it cannot give; the message says what is missing."""
+
+
+class Method(ABC):
+    """Builds a workflow for a task. Subclasses override `build` or `build_many`, and `fit` where they learn.
+
+    Attributes:
+        name: The name that configs and tables use.
+        library: The operations.
+        workflows: The repository's workflows by name.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
+        self.library, self.workflows = library, dict(workflows)
+
+    def fit(self, table: OutcomeTable | None = None) -> None:  # noqa: B027 (overriding it is optional)
+        """Learn from executed outcomes of training tasks. Does nothing where there is nothing to learn."""
+
+    @abstractmethod
+    def build(self, task: Task) -> Workflow:
+        """The workflow for one task."""
+
+    def build_many(self, tasks: Sequence[Task]) -> list[Workflow]:
+        """The workflows for some tasks, in their order; the same as `build` for each."""
+        return [self.build(task) for task in tasks]
+
+    def workflow(self, name: str) -> Workflow:
+        """A workflow of the repository.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        if name not in self.workflows:
+            raise UnknownNameError(unknown_name("workflow", name, self.workflows))
+        return self.workflows[name]
+
+    def needs(self, table: OutcomeTable | None) -> OutcomeTable:
+        """The table, where a method cannot do without.
+
+        Raises:
+            MethodError: There is none, or it is empty.
+        """
+        if table is None or not len(table):
+            raise MethodError(f"method {self.name!r} learns from outcomes: fit needs a table with at least one row")
+        return table
