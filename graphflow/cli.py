@@ -1,0 +1,203 @@
+"""The command line: `graphflow [command] [key=value ...]`.
+
+Everything that can be wrong with the words is found and said in one sentence on stderr before anything is computed
+(exit status 2). Sweeps (`-m`) are Hydra's, with its launchers.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
+
+  graphflow backbone=qwen-mini benchmark=mini-gsm8k kv=differential method=graphflow     run one cell
+  graphflow -m kv=stateful,stateless benchmark=mini-gsm8k,mini-math                      run a sweep
+  graphflow reproduce profile=smoke|default|paper|bench    run every cell of a profile, write results/
+  graphflow generator                                      execute training tasks, train the generator
+  graphflow wgraph [path=FOLDER]                           print the merged graph, draw it (SVG, PNG)
+  graphflow report [profile=default]                       draw figures and report again from the tables
+  graphflow config [key=value ...]                         print the resolved configuration, run nothing
+
+A finished run is not run again; a stopped one goes on at its next task."""
+
+OK, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _help()
+    command = COMMANDS.get(words[0])
+    try:
+        if command is not None:
+            return command(words[1:])
+        if words[0] in ("-m", "--multirun") or "-m" in words or "--multirun" in words:
+            return sweep([word for word in words if word not in ("-m", "--multirun")])
+        return run(words)
+    except KeyboardInterrupt:
+        print("graphflow: stopped; the same command goes on where this one was", file=sys.stderr)
+        return STOPPED
+    except _user_errors() as error:
+        print(f"graphflow: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG if isinstance(error, ValueError | KeyError) else FAILED
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one cell and print its row."""
+    from rich.console import Console
+
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.single import run_single
+
+    _refuse_commands(words)
+    run_single(compose(words), Console())
+    return OK
+
+
+def sweep(words: Sequence[str]) -> int:
+    """Run a sweep with Hydra: every value of every sweep is checked before the first job starts."""
+    from graphflow.experiment.compose import check, compose, expand
+    from graphflow.experiment.sweep import run_sweep
+
+    _refuse_commands(words)
+    checked = check(words)
+    for overrides in expand(words):
+        compose(overrides)
+    run_sweep(checked)
+    return OK
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """Run every cell of a profile."""
+    from rich.console import Console
+
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.reproduce import reproduce as run_profile
+
+    overrides, profile = _take(words, "profile")
+    config = compose([*_profile(profile), *overrides])
+    rest = [word for word in overrides if not word.startswith("experiment")]
+    run_profile(config, rest, _spell("reproduce", words), Console())
+    return OK
+
+
+def generator(words: Sequence[str]) -> int:
+    """Fill the outcome table and train the generator."""
+    from rich.console import Console
+
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.single import train
+
+    train(compose(words), Console())
+    return OK
+
+
+def wgraph(words: Sequence[str]) -> int:
+    """Print and draw the merged graph."""
+    from rich.console import Console
+
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.single import show_wgraph
+
+    overrides, path = _take(words, "path")
+    config = compose(overrides)
+    show_wgraph(Path(path) if path else Path(config.machine.results_dir) / "figures", Console())
+    return OK
+
+
+def report(words: Sequence[str]) -> int:
+    """Draw figures and report again, from the tables alone."""
+    from rich.console import Console
+
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.reproduce import results_folder, show, write_pictures
+
+    overrides, profile = _take(words, "profile")
+    folder = results_folder(compose([*_profile(profile), *overrides]))
+    write_pictures(folder, f"graphflow reproduce profile={profile or 'default'}")
+    show(folder, Console())
+    return OK
+
+
+def config(words: Sequence[str]) -> int:
+    """Print the resolved configuration."""
+    import yaml
+
+    from graphflow.experiment.compose import compose, resolved
+
+    print(yaml.safe_dump(resolved(compose(words)), sort_keys=False), end="")
+    return OK
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "reproduce": reproduce,
+    "generator": generator,
+    "wgraph": wgraph,
+    "report": report,
+    "config": config,
+}
+
+
+def _help() -> int:
+    from graphflow.experiment.compose import usage
+
+    print(USAGE, usage(), sep="\n\n")
+    return OK
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What a user or a machine can get wrong; anything else is a fault of ours and keeps its traceback."""
+    from graphflow.backbone.load import BackboneError
+    from graphflow.benchmarks import BenchmarkError
+    from graphflow.engine.sandbox import SandboxError
+    from graphflow.errors import UnknownNameError
+    from graphflow.experiment.compose import ConfigError
+    from graphflow.experiment.record import RunLockedError
+    from graphflow.methods import MethodError
+
+    given_wrong = (ConfigError, UnknownNameError, BackboneError, BenchmarkError, MethodError)
+    return (*given_wrong, SandboxError, RunLockedError)
+
+
+def _refuse_commands(words: Sequence[str]) -> None:
+    from graphflow.errors import unknown_name
+    from graphflow.experiment.compose import ConfigError
+
+    for word in words:
+        if "=" not in word and not word.startswith(("-", "~")):
+            raise ConfigError(unknown_name("command", word, COMMANDS))
+        if word.startswith("-"):
+            raise ConfigError(f"unknown option {word!r}; allowed: -m (sweep), -h (help)")
+
+
+def _take(words: Sequence[str], key: str) -> tuple[list[str], str]:
+    """The words without ``key=value``, and that value (empty if it was not there)."""
+    from graphflow.experiment.compose import ConfigError
+
+    rest = [word for word in words if not word.startswith(f"{key}=")]
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    if len(values) > 1 or "" in values:
+        raise ConfigError(f"{key} must be given once and with a value, got {' '.join(words)!r}")
+    return rest, values[0] if values else ""
+
+
+def _profile(name: str) -> list[str]:
+    from graphflow.errors import unknown_name
+    from graphflow.experiment.compose import ConfigError, group_options
+
+    if name and name not in group_options("experiment"):
+        raise ConfigError(f"profile: {unknown_name('profile', name, group_options('experiment'))}")
+    return [f"experiment={name}"] if name else []
+
+
+def _spell(command: str, words: Sequence[str]) -> str:
+    return shlex.join(["graphflow", command, *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

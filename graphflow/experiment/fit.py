@@ -1,0 +1,117 @@
+"""What methods learn from: outcomes of the repository's workflows on training tasks, and the generator trained on them.
+
+Both are kept under the runs folder by the hash of what determines them, so that every cell of a sweep shares one table
+and one generator. Outcomes are collected in stateful mode: what a workflow is worth does not hang on how state is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphflow.benchmarks.base import Benchmark, Example
+from graphflow.engine.episode import Episode, Task
+from graphflow.experiment.plan import Split
+from graphflow.generator.outcomes import OutcomeTable, collect
+from graphflow.wgraph.workflow import Workflow
+
+MINI = ("mini-gsm8k", "mini-math", "mini-hotpotqa", "mini-humaneval", "mini-mbpp")
+Run = Callable[[Sequence[tuple[Task, Workflow]]], Iterator[Episode]]
+
+
+@dataclass
+class FitConfig:
+    """What is learned from.
+
+    Attributes:
+        benchmarks: Names of the benchmarks whose tasks are executed; one table and one generator for all of them.
+        train_tasks: Tasks of each, at least 1 and at least 5 in all: the generator keeps a part for early stopping.
+        split: Part of the benchmark; a benchmark without a training part is learned on its validation part.
+
+    Raises:
+        ValueError: ``train_tasks`` is out of range, or ``split`` is the test part.
+    """
+
+    benchmarks: list[str] = field(default_factory=lambda: list(MINI))
+    train_tasks: int = 32
+    split: Split = Split.TRAIN
+
+    def __post_init__(self) -> None:
+        lowest = max(1, -(-5 // max(len(self.benchmarks), 1)))
+        if self.train_tasks < lowest:
+            raise ValueError(
+                f"fit.train_tasks must be {lowest} or more (5 over {len(self.benchmarks)} benchmarks), "
+                f"got {self.train_tasks}"
+            )
+        if self.split is Split.TEST:
+            raise ValueError("fit.split must be train or validation, got 'test': methods may not learn from it")
+
+
+def open_table(folder: Path) -> OutcomeTable:
+    """The outcome table of a folder, as far as it is filled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return OutcomeTable(folder / "outcomes.parquet")
+
+
+def pairs_left(
+    table: OutcomeTable, examples: Sequence[Example], workflows: Sequence[Workflow], seed: int
+) -> list[tuple[Task, Workflow]]:
+    """What `fill` has still to execute for these examples."""
+    return [
+        (example.task, workflow)
+        for example in examples
+        for workflow in workflows
+        if example.task.kind in workflow.kinds and (example.task.id, workflow.fingerprint, seed) not in table
+    ]
+
+
+def fill(
+    table: OutcomeTable,
+    benchmark: Benchmark,
+    examples: Sequence[Example],
+    workflows: Sequence[Workflow],
+    run: Run,
+    seed: int,
+    on_episode: Callable[[Episode], None] = lambda episode: None,
+) -> int:
+    """Execute every fitting workflow on every example that the table does not hold yet.
+
+    Args:
+        table: Grows by one row an execution.
+        benchmark: Scores the answers.
+        examples: Training examples of this benchmark.
+        workflows: The repository.
+        run: Executes pairs, one episode each, in any order.
+        seed: Sampling seed that the rows are filed under.
+        on_episode: Called after each episode.
+
+    Returns:
+        How many were executed.
+    """
+    by_id = {example.task.id: example for example in examples}
+    scores: dict[tuple[str, str], float] = {}
+
+    def run_and_score(part: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
+        episodes = []
+        for episode in run(part):
+            episodes.append(episode)
+            on_episode(episode)
+        answers = [episode.answer for episode in episodes]
+        for episode, score in zip(
+            episodes, benchmark.score_many([by_id[item.task_id] for item in episodes], answers), strict=True
+        ):
+            scores[episode.task_id, episode.answer] = score
+        yield from episodes
+
+    added = collect(
+        table,
+        [example.task for example in examples],
+        list(workflows),
+        run_and_score,
+        lambda task, answer: scores[task.id, answer],
+        seed,
+    )
+    if added:
+        table.save()
+    return added

@@ -1,0 +1,215 @@
+"""The whole experiment of a profile: learn, run every cell, write tables, figures and the report.
+
+Whatever is finished already is read and not run again: it can be stopped at any time and goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from graphflow.experiment.compose import compose, resolved
+from graphflow.experiment.config import Config
+from graphflow.experiment.plan import Cell, cells
+from graphflow.experiment.plots import draw_all
+from graphflow.experiment.progress import Unit, WorkProgress, clock, work_progress
+from graphflow.experiment.report import Difference, write_report
+from graphflow.experiment.run import Job, run_cell, scope_of, table_row
+from graphflow.experiment.serve import House
+from graphflow.experiment.stats import Interval, paired_difference
+from graphflow.experiment.tables import headline, is_result_table, read_csv, state_label, write_csv
+from graphflow.experiment.tracking import track
+
+DIFFERENCES = "differences"
+PAIRS = (
+    (("graphflow", "differential", "path"), ("vanilla", "stateful", "none")),
+    (("graphflow", "differential", "path"), ("best_fixed", "stateful", "none")),
+    (("graphflow", "differential", "path"), ("retrieve_top1", "stateful", "none")),
+    (("graphflow", "differential", "path"), ("graphflow", "stateful", "none")),
+    (("best_fixed", "stateless", "none"), ("best_fixed", "stateful", "none")),
+    (("best_fixed", "differential", "path"), ("best_fixed", "stateful", "none")),
+    (("best_fixed", "differential", "request"), ("best_fixed", "stateful", "none")),
+)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Training executions on one benchmark, shared by every cell that learns from them."""
+
+    config: Config
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, ready to run. Cells that are one run share one unit of work."""
+
+    cell: Cell
+    job: Job
+    unit: Unit
+
+
+def results_folder(config: Config) -> Path:
+    """Where tables go: the results folder itself for the default profile, a folder inside it for any other."""
+    base, name = Path(config.machine.results_dir), config.experiment.name
+    return base if name == "default" else base / name
+
+
+def reproduce(config: Config, overrides: Sequence[str], command: str, console: Console) -> Path:
+    """Run what is left of an experiment and write its results.
+
+    Args:
+        config: The profile's configuration.
+        overrides: What else was given on the command line: it holds for every cell.
+        command: The command, for the report.
+        console: Where progress and the headline go.
+
+    Returns:
+        The folder of the results.
+    """
+    house, started = House(), time.monotonic()
+    console.print(f"planning profile [bold]{config.experiment.name}[/bold] ...", highlight=False)
+    learning, planned = plan(house, config, overrides)
+    units = list({id(item.unit): item.unit for item in (*learning, *planned)}.values())
+    left, finished = sum(unit.amount for unit in units), sum(bool(item.job.run_dir.done) for item in planned)
+    console.print(f"{len(planned)} cells ({finished} finished before), {left} task executions left", highlight=False)
+    with work_progress(units, console) as progress:
+        for item in learning:
+            learn(house, item, progress)
+        for item in planned:
+            with progress.working_on(item.unit):
+                run_cell(item.job, lambda _: progress.advance())
+    folder = write_results(config, planned, command, console)
+    console.print(f"done in {clock(time.monotonic() - started)}", highlight=False)
+    return folder
+
+
+def plan(house: House, config: Config, overrides: Sequence[str]) -> tuple[list[Learning], list[Planned]]:
+    """Everything that is to be done, checked before any of it begins."""
+    units: dict[str, Unit] = {}
+    planned, teachers = [], {}
+    for cell in cells(config.experiment):
+        own = compose([*cell.overrides, *overrides, f"tracking.group={config.experiment.name}"])
+        job = house.job(own)
+        unit = units.get(job.run_id) or Unit(cell.label, house.tasks_left(job), own.benchmark.name, own.method.name)
+        units[job.run_id] = unit
+        planned.append(Planned(cell, job, unit))
+        if cell.needs_fit:
+            teachers.setdefault(house.fit_dir(own).run_id, own)
+    learning = [
+        Learning(own, Unit(f"{name} training", count, name, "training"))
+        for own in teachers.values()
+        for name, count in house.executions_left(own).items()
+        if count
+    ]
+    return learning, planned
+
+
+def learn(house: House, item: Learning, progress: WorkProgress) -> None:
+    """Execute the repository's workflows on one benchmark's training tasks."""
+    with progress.working_on(item.unit):
+        house.outcomes(item.config, lambda _: progress.advance(), only=item.unit.benchmark)
+
+
+def write_results(config: Config, planned: Sequence[Planned], command: str, console: Console) -> Path:
+    """Tables, figures and report of finished cells, printed and tracked."""
+    folder = results_folder(config)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for item in planned:
+        rows.setdefault(item.cell.artefact, []).append(table_row(item.job, item.cell.artefact))
+    for artefact, part in rows.items():
+        write_csv(folder / f"{artefact}.csv", part)
+    differences = compare(planned)
+    _write_differences(folder, differences)
+    files = write_pictures(folder, command)
+    with track(
+        config.tracking, Path(config.machine.runs_dir), f"profile {config.experiment.name}", resolved(config)
+    ) as tracker:
+        for artefact, part in rows.items():
+            tracker.table(artefact, part)
+        tracker.figures(files)
+    show(folder, console)
+    return folder
+
+
+def write_pictures(folder: Path, command: str) -> list[Path]:
+    """Figures and report from the tables of a results folder, and from nothing else.
+
+    Raises:
+        ValueError: The folder holds no table.
+    """
+    tables = read_tables(folder)
+    files = draw_all(tables, folder / "figures")
+    write_report(folder / "report.html", tables, files, command, _read_differences(folder))
+    return files
+
+
+def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The result tables of a folder, the main table first.
+
+    Raises:
+        ValueError: The folder holds none.
+    """
+    files = sorted(folder.glob("*.csv"), key=lambda file: (file.stem != "main_table", file.stem))
+    tables = {file.stem: read_csv(file) for file in files if is_result_table(file)}
+    if not tables:
+        raise ValueError(f"{folder} holds no result tables; `graphflow reproduce` writes them")
+    return tables
+
+
+def show(folder: Path, console: Console) -> None:
+    """Print the headline and where everything is."""
+    for name, frame in read_tables(folder).items():
+        console.print(headline(frame, name))
+    files = (*sorted(folder.glob("*.csv")), folder / "figures", folder / "report.html")
+    console.print("written: " + ", ".join(str(file) for file in files), highlight=False)
+
+
+def compare(planned: Sequence[Planned]) -> list[Difference]:
+    """Paired differences of the pairs of series that were both run, over all benchmarks together."""
+    scores: dict[tuple[str, str, str], dict[str, float]] = {}
+    for item in planned:
+        config = item.job.config
+        key = (config.method.name, config.kv.mode.value, scope_of(config.kv))
+        run = {f"{config.backbone.name} {name}": score for name, score in _scores(item.job).items()}
+        scores.setdefault(key, {}).update(run)
+    found = []
+    for ours, theirs in PAIRS:
+        if ours in scores and theirs in scores and set(scores[ours]) & set(scores[theirs]):
+            shared = len(set(scores[ours]) & set(scores[theirs]))
+            interval = paired_difference(scores[ours], scores[theirs])
+            found.append(Difference(_label(ours), _label(theirs), shared, interval))
+    return found
+
+
+def _scores(job: Job) -> dict[str, float]:
+    return (job.run_dir.done or {})["scores"]
+
+
+def _label(key: tuple[str, str, str]) -> str:
+    return f"{key[0]}, {state_label(key[1], key[2])}"
+
+
+def _write_differences(folder: Path, differences: Sequence[Difference]) -> None:
+    rows = [
+        {"ours": d.ours, "theirs": d.theirs, "tasks": d.tasks, **{k: round(v, 6) for k, v in vars(d.interval).items()}}
+        for d in differences
+    ]
+    frame = pd.DataFrame(rows, columns=pd.Index(["ours", "theirs", "tasks", "mean", "low", "high"]))
+    partial = folder / f"{DIFFERENCES}.csv.partial"
+    frame.to_csv(partial, index=False)
+    partial.replace(folder / f"{DIFFERENCES}.csv")
+
+
+def _read_differences(folder: Path) -> list[Difference]:
+    file = folder / f"{DIFFERENCES}.csv"
+    if not file.exists():
+        return []
+    rows = pd.read_csv(file).to_dict("records")
+    return [Difference(r["ours"], r["theirs"], int(r["tasks"]), Interval(r["mean"], r["low"], r["high"])) for r in rows]

@@ -1,0 +1,202 @@
+"""Puts the floors together: from a config to a server of tasks, with what the methods learned."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from graphflow.backbone.load import Backbone, load_backbone
+from graphflow.benchmarks import build_benchmark
+from graphflow.benchmarks.base import Benchmark, Example
+from graphflow.engine.episode import Episode, Task
+from graphflow.engine.executor import Executor
+from graphflow.engine.sandbox import Sandbox
+from graphflow.engine.tools import ToolBox
+from graphflow.experiment.compose import resolved
+from graphflow.experiment.config import Config
+from graphflow.experiment.fit import fill, open_table, pairs_left
+from graphflow.experiment.plan import UNTAUGHT
+from graphflow.experiment.record import RunDir, digest, file_digest, write_json
+from graphflow.experiment.run import Job, Server
+from graphflow.generator.generator import Generator
+from graphflow.generator.outcomes import OutcomeTable
+from graphflow.generator.training import train_generator
+from graphflow.kv.modes import KVConfig, StateMode
+from graphflow.methods import Method, build_method
+from graphflow.paths import ASSETS, CONF
+from graphflow.wgraph.library import load_operations, load_workflows
+from graphflow.wgraph.wgraph import WGraph, merge
+from graphflow.wgraph.workflow import Workflow
+
+Ignore = Callable[[Any], None]
+
+
+def ignore(_: Any) -> None:
+    """Do nothing with it."""
+
+
+class House:
+    """What cells of one process share: operations, workflows, the sandbox, and the backbone that was loaded last."""
+
+    def __init__(self) -> None:
+        self.library = load_operations(CONF / "operations")
+        self.workflows = load_workflows(CONF / "workflows", self.library)
+        self._backbone: tuple[str, Backbone] | None = None
+
+    @cached_property
+    def wgraph(self) -> WGraph:
+        """All workflows merged."""
+        return merge(self.workflows, self.library)
+
+    @cached_property
+    def repository(self) -> str:
+        """Digest of operations and workflows."""
+        return file_digest(CONF / "operations", CONF / "workflows")
+
+    def backbone(self, config: Config) -> Backbone:
+        """The backbone, loaded once for cells in a row that share it."""
+        key = digest(resolved(config)["backbone"])
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = None  # let go of the old one first: two may not fit
+            disable_progress_bar()
+            self._backbone = (key, load_backbone(config.backbone))
+        return self._backbone[1]
+
+    def job(self, config: Config, on_fit: Ignore = ignore) -> Job:
+        """The cell of a config, ready to run; nothing heavy is loaded until it runs.
+
+        Args:
+            config: The cell.
+            on_fit: Called after each training episode that had to be executed first.
+        """
+        benchmark = build_benchmark(config.benchmark)
+        facts = {**self.facts(config), "benchmark_version": benchmark.version}
+        return Job(config, facts, lambda: self.open(config, benchmark, on_fit), benchmark.metric_name)
+
+    def tasks_left(self, job: Job) -> int:
+        """How many tasks of a cell have no episode yet."""
+        if job.run_dir.done:
+            return 0
+        examples = build_benchmark(job.config.benchmark).examples(job.config.split.value)
+        return len(examples) - len(job.run_dir.lines())
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """What names in the config stand for."""
+        folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
+        weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
+        return {"repository": self.repository, "backbone": weights, "sandbox_isolated": bool(shutil.which("bwrap"))}
+
+    def open(self, config: Config, benchmark: Benchmark, on_fit: Ignore) -> Server:
+        """The server of a cell."""
+        use_threads(config)
+        method = self.method(config, on_fit)
+        sandbox = Sandbox(config.engine.sandbox)
+        benchmark.sandbox = sandbox
+        executor = self.executor(config, config.kv, sandbox)
+        warmup = config.warmup if config.kv.learns_paths else 0  # the other modes have nothing to learn
+        return Server(
+            examples=benchmark.examples(config.split.value),
+            warmup=[example.task for example in benchmark.examples(config.fit.split.value, warmup)],
+            run=lambda tasks: executor.run(tasks, method.build_many),
+            score=benchmark.score_many,
+            shared_bytes=lambda: executor.store_bytes().base + executor.store_bytes().residual,
+            peak_bytes=lambda: executor.peak_bytes,
+        )
+
+    def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox) -> Executor:
+        """An executor with an empty operation store."""
+        return Executor(self.backbone(config), self.library, kv, config.engine, ToolBox(sandbox=sandbox))
+
+    def method(self, config: Config, on_fit: Ignore = ignore) -> Method:
+        """The method, fitted."""
+        if config.method.name in UNTAUGHT:
+            return build_method(config.method, self.library, self.workflows, generator_config=config.generator)
+        table = self.outcomes(config, on_fit)
+        generator = self.generator(config, table) if config.method.name == "graphflow" else None
+        method = build_method(config.method, self.library, self.workflows, generator, config.generator)
+        method.fit(table)
+        return method
+
+    def fit_dir(self, config: Config) -> RunDir:
+        """Folder of the outcome table."""
+        plain = resolved(config)
+        what = {name: plain[name] for name in ("backbone", "fit")}
+        what["engine"] = {name: plain["engine"][name] for name in ("kv_dtype", "seed", "sandbox")}
+        what["benchmark"] = {**plain["benchmark"], "name": "", "limit": 0}
+        return RunDir(config.machine.runs_dir, "fit-" + digest({**what, **self.facts(config)}))
+
+    def training(self, config: Config) -> dict[str, tuple[Benchmark, list[Example]]]:
+        """Benchmark and training examples by benchmark name."""
+        chosen = {}
+        for name in config.fit.benchmarks:
+            benchmark = build_benchmark(replace(config.benchmark, name=name, limit=0))
+            chosen[name] = (benchmark, benchmark.examples(config.fit.split.value, config.fit.train_tasks))
+        return chosen
+
+    def executions_left(self, config: Config) -> dict[str, int]:
+        """How many training executions each benchmark still needs."""
+        table = open_table(self.fit_dir(config).path)
+        return {
+            name: len(pairs_left(table, examples, list(self.workflows.values()), config.engine.seed))
+            for name, (_, examples) in self.training(config).items()
+        }
+
+    def outcomes(self, config: Config, on_episode: Ignore = ignore, only: str = "") -> OutcomeTable:
+        """The outcome table, filled with what it does not hold yet; waits for another process that is filling it.
+
+        Args:
+            config: What to learn from.
+            on_episode: Called after each execution.
+            only: Fill this benchmark only; empty fills all.
+        """
+        run_dir, workflows, seed = self.fit_dir(config), list(self.workflows.values()), config.engine.seed
+        with run_dir.locked(wait=True):
+            table = open_table(run_dir.path)
+            for name, (benchmark, examples) in self.training(config).items():
+                if only not in ("", name) or not pairs_left(table, examples, workflows, seed):
+                    continue
+                use_threads(config)
+                benchmark.sandbox = Sandbox(config.engine.sandbox)
+                executor = self.executor(config, KVConfig(mode=StateMode.STATEFUL), benchmark.sandbox)
+                fill(table, benchmark, examples, workflows, PairRunner(executor), seed, on_episode)
+            return table
+
+    def generator(self, config: Config, table: OutcomeTable, on_epoch: Ignore = ignore) -> Generator:
+        """The generator for a table, trained or read from where it was kept."""
+        folder = self.fit_dir(config).path / ("generator-" + digest(resolved(config)["generator"]))
+        with RunDir(folder.parent, folder.name).locked(wait=True):
+            if not (folder / "done.json").exists():
+                generator = train_generator(table, self.wgraph, config.generator, progress=on_epoch)
+                generator.save(folder)
+                write_json(folder / "done.json", generator.report)
+        return Generator.load(folder, self.wgraph)
+
+
+@dataclass(frozen=True)
+class PairRunner:
+    """Runs (task, workflow) pairs on an executor, several workflows of one task at once."""
+
+    executor: Executor
+
+    def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
+        """One episode a pair, in order of completion."""
+        tasks, chosen, names = [], {}, {}
+        for task, workflow in pairs:
+            unique = f"{task.id}@{workflow.fingerprint}"
+            tasks.append(replace(task, id=unique))
+            chosen[unique], names[unique] = workflow, task.id
+        for episode in self.executor.run(tasks, lambda batch: [chosen[task.id] for task in batch]):
+            yield replace(episode, task_id=names[episode.task_id])
+
+
+def use_threads(config: Config) -> None:
+    """Set torch's CPU threads, where the config names a number."""
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
