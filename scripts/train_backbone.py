@@ -200,7 +200,9 @@ def train(recipe: Recipe, out: Path, resume: bool, compile_model: bool) -> None:
             optim.load_state_dict(saved)
         first = state["step"]
     rates = [[group["lr"] for group in optim.param_groups] for optim in optims] if not state else state["rates"]
-    runs = [*(state or {}).get("runs", []), {"first_step": first, "recipe": asdict(recipe)}]
+    runs = list(state["runs"]) if state else []
+    if first < recipe.steps:
+        runs.append({"first_step": first, "recipe": asdict(recipe)})
     body = torch.compile(model.model, dynamic=False) if compile_model else model.model
     loader = DataLoader(
         torch.utils.data.Subset(Batches(recipe, tokenizer), range(first, recipe.steps)),
