@@ -17,6 +17,7 @@ from graphflow.generator.outcomes import OutcomeTable, collect
 from graphflow.wgraph.workflow import Workflow
 
 MINI = ("mini-gsm8k", "mini-math", "mini-hotpotqa", "mini-humaneval", "mini-mbpp")
+Repertoire = Callable[[Task], Sequence[Workflow]]
 Run = Callable[[Sequence[tuple[Task, Workflow]]], Iterator[Episode]]
 
 
@@ -27,14 +28,17 @@ class FitConfig:
     Attributes:
         benchmarks: Names of the benchmarks whose tasks are executed; one table and one generator for all of them.
         train_tasks: Tasks of each, at least 1 and at least 5 in all: the generator keeps a part for early stopping.
+        explore: Random recombinations of the wGraph that are executed on each task besides the repository's workflows,
+            0 or more.
         split: Part of the benchmark; a benchmark without a training part is learned on its validation part.
 
     Raises:
-        ValueError: ``train_tasks`` is out of range, or ``split`` is the test part.
+        ValueError: ``train_tasks`` or ``explore`` is out of range, or ``split`` is the test part.
     """
 
     benchmarks: list[str] = field(default_factory=lambda: list(MINI))
     train_tasks: int = 32
+    explore: int = 0
     split: Split = Split.TRAIN
 
     def __post_init__(self) -> None:
@@ -44,6 +48,8 @@ class FitConfig:
                 f"fit.train_tasks must be {lowest} or more (5 over {len(self.benchmarks)} benchmarks), "
                 f"got {self.train_tasks}"
             )
+        if self.explore < 0:
+            raise ValueError(f"fit.explore must be 0 or more, got {self.explore}")
         if self.split is Split.TEST:
             raise ValueError("fit.split must be train or validation, got 'test': methods may not learn from it")
 
@@ -55,33 +61,33 @@ def open_table(folder: Path) -> OutcomeTable:
 
 
 def pairs_left(
-    table: OutcomeTable, examples: Sequence[Example], workflows: Sequence[Workflow], seed: int
-) -> list[tuple[Task, Workflow]]:
-    """What `fill` has still to execute for these examples."""
-    return [
-        (example.task, workflow)
+    table: OutcomeTable, examples: Sequence[Example], repertoire: Repertoire, seed: int
+) -> set[tuple[str, str]]:
+    """What `fill` has still to execute for these examples: task ids and fingerprints."""
+    return {
+        (example.task.id, workflow.fingerprint)
         for example in examples
-        for workflow in workflows
-        if example.task.kind in workflow.kinds and (example.task.id, workflow.fingerprint, seed) not in table
-    ]
+        for workflow in repertoire(example.task)
+        if (example.task.id, workflow.fingerprint, seed) not in table
+    }
 
 
 def fill(
     table: OutcomeTable,
     benchmark: Benchmark,
     examples: Sequence[Example],
-    workflows: Sequence[Workflow],
+    repertoire: Repertoire,
     run: Run,
     seed: int,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> int:
-    """Execute every fitting workflow on every example that the table does not hold yet.
+    """Execute what the table does not hold yet of every example's workflows.
 
     Args:
         table: Grows by one row an execution.
         benchmark: Scores the answers.
         examples: Training examples of this benchmark.
-        workflows: The repository.
+        repertoire: The workflows to execute on a task.
         run: Executes pairs, one episode each, in any order.
         seed: Sampling seed that the rows are filed under.
         on_episode: Called after each episode.
@@ -107,7 +113,7 @@ def fill(
     added = collect(
         table,
         [example.task for example in examples],
-        list(workflows),
+        repertoire,
         run_and_score,
         lambda task, answer: scores[task.id, answer],
         seed,

@@ -10,10 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -55,6 +51,7 @@ def draw_all(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
         The PNG files, in the order in which a report shows them; an SVG lies beside each.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    plt.switch_backend("Agg")  # files only, wherever this runs
     figures: list[tuple[str, Figure]] = []
     main, modes = tables.get("main_table"), tables.get("kv_modes")
     with plt.rc_context(STYLE):

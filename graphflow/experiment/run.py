@@ -111,7 +111,7 @@ def run_cell(job: Job, on_episode: Callable[[Episode], None] = lambda episode: N
         server = job.open()
         finished = {episode.task_id for episode in earlier}
         left = [example.task for example in server.examples if example.task.id not in finished]
-        if left:
+        if left and server.warmup:
             for _ in server.run(_rename(server.warmup)):
                 pass
         for episode in server.run(left) if left else ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from graphflow.backbone.load import Backbone, load_backbone
 from graphflow.benchmarks import build_benchmark
-from graphflow.benchmarks.base import Benchmark, Example
+from graphflow.benchmarks.base import Benchmark, BenchmarkConfig, Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.executor import Executor
 from graphflow.engine.sandbox import Sandbox
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import fill, open_table, pairs_left
+from graphflow.experiment.fit import Repertoire, fill, open_table, pairs_left
 from graphflow.experiment.plan import UNTAUGHT
 from graphflow.experiment.record import RunDir, digest, file_digest, write_json
 from graphflow.experiment.run import Job, Server
@@ -30,6 +30,7 @@ from graphflow.generator.outcomes import OutcomeTable
 from graphflow.generator.training import train_generator
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, build_method
+from graphflow.methods.random import Random
 from graphflow.paths import ASSETS, CONF
 from graphflow.wgraph.library import load_operations, load_workflows
 from graphflow.wgraph.wgraph import WGraph, merge
@@ -43,12 +44,13 @@ def ignore(_: Any) -> None:
 
 
 class House:
-    """What cells of one process share: operations, workflows, the sandbox, and the backbone that was loaded last."""
+    """What cells of one process share: operations, workflows, benchmarks, and the backbone that was loaded last."""
 
     def __init__(self) -> None:
         self.library = load_operations(CONF / "operations")
         self.workflows = load_workflows(CONF / "workflows", self.library)
         self._backbone: tuple[str, Backbone] | None = None
+        self._benchmarks: dict[str, Benchmark] = {}
 
     @cached_property
     def wgraph(self) -> WGraph:
@@ -69,6 +71,15 @@ class House:
             self._backbone = (key, load_backbone(config.backbone))
         return self._backbone[1]
 
+    def benchmark(self, config: BenchmarkConfig) -> Benchmark:
+        """The benchmark, loaded once for all cells that share it, whatever their limits."""
+        whole = replace(config, limit=0)
+        return self._benchmarks.setdefault(digest(asdict(whole)), build_benchmark(whole))
+
+    def examples(self, config: Config) -> list[Example]:
+        """The examples of a cell."""
+        return self.benchmark(config.benchmark).examples(config.split.value, config.benchmark.limit or None)
+
     def job(self, config: Config, on_fit: Ignore = ignore) -> Job:
         """The cell of a config, ready to run; nothing heavy is loaded until it runs.
 
@@ -76,7 +87,7 @@ class House:
             config: The cell.
             on_fit: Called after each training episode that had to be executed first.
         """
-        benchmark = build_benchmark(config.benchmark)
+        benchmark = self.benchmark(config.benchmark)
         facts = {**self.facts(config), "benchmark_version": benchmark.version}
         return Job(config, facts, lambda: self.open(config, benchmark, on_fit), benchmark.metric_name)
 
@@ -84,8 +95,7 @@ class House:
         """How many tasks of a cell have no episode yet."""
         if job.run_dir.done:
             return 0
-        examples = build_benchmark(job.config.benchmark).examples(job.config.split.value)
-        return len(examples) - len(job.run_dir.lines())
+        return len(self.examples(job.config)) - len(job.run_dir.lines())
 
     def facts(self, config: Config) -> dict[str, Any]:
         """What names in the config stand for."""
@@ -102,8 +112,8 @@ class House:
         executor = self.executor(config, config.kv, sandbox)
         warmup = config.warmup if config.kv.learns_paths else 0  # the other modes have nothing to learn
         return Server(
-            examples=benchmark.examples(config.split.value),
-            warmup=[example.task for example in benchmark.examples(config.fit.split.value, warmup)],
+            examples=self.examples(config),
+            warmup=[e.task for e in benchmark.examples(config.fit.split.value, warmup)] if warmup else [],
             run=lambda tasks: executor.run(tasks, method.build_many),
             score=benchmark.score_many,
             shared_bytes=lambda: executor.store_bytes().base + executor.store_bytes().residual,
@@ -136,15 +146,25 @@ class House:
         """Benchmark and training examples by benchmark name."""
         chosen = {}
         for name in config.fit.benchmarks:
-            benchmark = build_benchmark(replace(config.benchmark, name=name, limit=0))
+            benchmark = self.benchmark(replace(config.benchmark, name=name))
             chosen[name] = (benchmark, benchmark.examples(config.fit.split.value, config.fit.train_tasks))
         return chosen
 
+    def repertoire(self, config: Config) -> Repertoire:
+        """The workflows that are executed on a training task: those of its kind, and random recombinations."""
+        explorers = [Random(self.library, self.workflows, seed) for seed in range(config.fit.explore)]
+
+        def of(task: Task) -> list[Workflow]:
+            own = [workflow for workflow in self.workflows.values() if task.kind in workflow.kinds]
+            return [*own, *(replace(explorer.build(task), kinds=(task.kind,)) for explorer in explorers)]
+
+        return of
+
     def executions_left(self, config: Config) -> dict[str, int]:
         """How many training executions each benchmark still needs."""
-        table = open_table(self.fit_dir(config).path)
+        table, repertoire = open_table(self.fit_dir(config).path), self.repertoire(config)
         return {
-            name: len(pairs_left(table, examples, list(self.workflows.values()), config.engine.seed))
+            name: len(pairs_left(table, examples, repertoire, config.engine.seed))
             for name, (_, examples) in self.training(config).items()
         }
 
@@ -156,16 +176,16 @@ class House:
             on_episode: Called after each execution.
             only: Fill this benchmark only; empty fills all.
         """
-        run_dir, workflows, seed = self.fit_dir(config), list(self.workflows.values()), config.engine.seed
+        run_dir, repertoire, seed = self.fit_dir(config), self.repertoire(config), config.engine.seed
         with run_dir.locked(wait=True):
             table = open_table(run_dir.path)
             for name, (benchmark, examples) in self.training(config).items():
-                if only not in ("", name) or not pairs_left(table, examples, workflows, seed):
+                if only not in ("", name) or not pairs_left(table, examples, repertoire, seed):
                     continue
                 use_threads(config)
                 benchmark.sandbox = Sandbox(config.engine.sandbox)
                 executor = self.executor(config, KVConfig(mode=StateMode.STATEFUL), benchmark.sandbox)
-                fill(table, benchmark, examples, workflows, PairRunner(executor), seed, on_episode)
+                fill(table, benchmark, examples, repertoire, PairRunner(executor), seed, on_episode)
             return table
 
     def generator(self, config: Config, table: OutcomeTable, on_epoch: Ignore = ignore) -> Generator:

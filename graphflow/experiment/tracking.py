@@ -127,7 +127,7 @@ def track(config: TrackingConfig, folder: Path, name: str, settings: Mapping[str
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    options = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    options = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_save_requirements=False)
     mode = "online" if config.mode is TrackingMode.ONLINE else "offline"
     run = wandb.init(
         project=config.project,

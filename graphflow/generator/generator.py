@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -27,6 +27,14 @@ from graphflow.generator.sampling import Sampler, Selection
 from graphflow.wgraph.wgraph import WGraph
 from graphflow.wgraph.workflow import Workflow
 
+
+class DecodeKind(Enum):
+    """How a workflow is read off the logits."""
+
+    GREEDY = "greedy"
+    LIKELIEST = "likeliest"
+
+
 Select = Callable[[Sampler, Tensor], list[Selection]]
 BATCH = 64
 FORMAT = 1
@@ -42,7 +50,11 @@ class GeneratorConfig:
         objective: What it is trained for.
         reward: What a workflow is worth on a task.
         max_llm_calls: Language-model calls a composed workflow may take at most, samples counted; 1 to 64.
+        decode: ``greedy``, the best choice at every point, as in the paper; or ``likeliest``, the most probable of the
+            greedy workflow, the merged ones and the executed ones.
         mask_kind: Use only edges of workflows made for the task's kind. Off by default: the text must say it.
+        shrinkage: Weight of a workflow's mean reward on the benchmark against its reward on the one task, in
+            executions, at least 0. One execution is a noisy witness; 0 believes it.
         epochs: Passes over the training tasks at most, 1 or more.
         patience: Epochs without a better validation reward before training stops, 1 or more.
         batch: Tasks a gradient step, 1 or more.
@@ -57,9 +69,11 @@ class GeneratorConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     max_llm_calls: int = 8
+    decode: DecodeKind = DecodeKind.LIKELIEST
     mask_kind: bool = False
+    shrinkage: float = 3.0
     epochs: int = 100
-    patience: int = 20
+    patience: int = 25
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
@@ -67,6 +81,7 @@ class GeneratorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.decode = DecodeKind(self.decode)
         if not 1 <= self.max_llm_calls <= 64:
             raise ValueError(f"generator.max_llm_calls must be between 1 and 64, got {self.max_llm_calls}")
         for name in ("epochs", "patience", "batch"):
@@ -74,8 +89,9 @@ class GeneratorConfig:
                 raise ValueError(f"generator.{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"generator.learning_rate must be positive, got {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"generator.weight_decay must be at least 0, got {self.weight_decay}")
+        for name in ("weight_decay", "shrinkage"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"generator.{name} must be at least 0, got {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise ValueError(f"generator.validation must be above 0 and below 1, got {self.validation}")
 
@@ -98,6 +114,7 @@ class Generator:
         wgraph: The graph it composes from.
         model: The network.
         sampler: Decodes its logits.
+        executed: Workflows of the outcome table it was trained on.
         report: What training measured (see `graphflow.generator.training`); empty for an untrained one.
     """
 
@@ -114,12 +131,13 @@ class Generator:
         self.model = model or GeneratorModel(config.model, self.encoder.dim)
         self.graph = GraphTensors.of(wgraph, self.encoder)
         self.sampler = Sampler(wgraph, config.max_llm_calls)
+        self.executed: list[Workflow] = []
         self.report: dict[str, Any] = {}
         self._by_kind: dict[str, Sampler] = {}
 
     def compose(self, tasks: Sequence[Task]) -> list[Workflow]:
-        """The workflow for each task, greedily decoded; the same tasks always give the same workflows."""
-        return self._decode(tasks, lambda sampler, logits: sampler.select(logits))
+        """The workflow for each task, as `GeneratorConfig.decode` says; the same task always gets the same one."""
+        return self._decode(tasks, self._best)
 
     def sample(self, tasks: Sequence[Task], generator: torch.Generator, temperature: float = 1.0) -> list[Workflow]:
         """A random workflow for each task, for exploration: the hotter, the less the network's opinion counts."""
@@ -137,13 +155,20 @@ class Generator:
     @torch.no_grad()
     def choose(self, features: Tensor, kinds: Sequence[str]) -> list[Workflow]:
         """As `compose`, for tasks that are encoded already."""
-        return self._walk(features, kinds, lambda sampler, logits: sampler.select(logits))
+        return self._walk(features, kinds, self._best)
 
     def on(self, wgraph: WGraph) -> Generator:
         """The same network on another (grown) graph."""
         moved = Generator(self.config, wgraph, self.model, self.encoder)
         moved.report = dict(self.report)
+        moved.remember(self.executed)
         return moved
+
+    def remember(self, workflows: Iterable[Workflow]) -> None:
+        """Take note of executed workflows, so that ``likeliest`` considers those that were not merged too."""
+        self.executed = list({workflow.fingerprint: workflow for workflow in (*self.executed, *workflows)}.values())
+        self.sampler.remember(self.executed)
+        self._by_kind.clear()
 
     def save(self, folder: str | Path) -> None:
         """Write ``generator.json`` and ``generator.safetensors``."""
@@ -154,6 +179,7 @@ class Generator:
             "format": FORMAT,
             "wgraph": wgraph_fingerprint(self.wgraph),
             "workflows": [workflow.name for workflow in self.wgraph.workflows],
+            "executed": [workflow.to_dict() for workflow in self.executed],
             "config": plain(asdict(self.config)),
             "report": self.report,
         }
@@ -189,7 +215,12 @@ class Generator:
         loaded = cls(GeneratorConfig.from_dict(about["config"]), wgraph)
         loaded.model.load_state_dict(load_file(_weights(folder)))
         loaded.report = about["report"]
+        loaded.remember(map(Workflow.from_dict, about["executed"]))
         return loaded
+
+    def _best(self, sampler: Sampler, logits: Tensor) -> list[Selection]:
+        greedy = self.config.decode is DecodeKind.GREEDY
+        return sampler.select(logits) if greedy else sampler.select_likeliest(logits)
 
     @torch.no_grad()
     def _decode(self, tasks: Sequence[Task], select: Select) -> list[Workflow]:
@@ -213,6 +244,7 @@ class Generator:
         """The sampler over the edges of the workflows made for one kind."""
         if kind not in self._by_kind:
             self._by_kind[kind] = Sampler.of_kind(self.wgraph, kind, self.config.max_llm_calls)
+            self._by_kind[kind].remember(self.executed)
         return self._by_kind[kind]
 
 

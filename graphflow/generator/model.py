@@ -55,7 +55,7 @@ class ModelConfig:
     layers: int = 2
     hidden: int = 64
     heads: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.3
 
     def __post_init__(self) -> None:
         self.layer = LayerKind(self.layer)

@@ -10,7 +10,8 @@ al., 2017). The factorisation is our choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,6 +72,7 @@ class Sampler:
     Attributes:
         grammar: The choices.
         wgraph: The graph.
+        known: Workflows that `select_likeliest` considers: the merged ones, and what `remember` was told.
     """
 
     def __init__(self, wgraph: WGraph, max_llm_calls: int = 8, edges: Sequence[int] | None = None) -> None:
@@ -87,6 +89,8 @@ class Sampler:
         self._answers = torch.zeros(len(wgraph.nodes), dtype=torch.bool)
         for option in self.grammar.options(START):
             self._answers[option.logit - len(wgraph.edges)] = True
+        self.known: list[Selection] = []
+        self.remember(wgraph.workflows)
 
     @classmethod
     def of_kind(cls, wgraph: WGraph, kind: str, max_llm_calls: int = 8) -> Sampler:
@@ -109,20 +113,38 @@ class Sampler:
 
     def select(self, logits: Tensor) -> list[Selection]:
         """The greedy choices for each row of ``[B, E + n]``; ties go to the lower index, then to taking an edge."""
-        selections = []
-        for row in logits.detach().tolist():
-            row.append(0.0)
-            state, edges, answer = START, [], 0
-            while state != DONE:
-                options = self.grammar.options(state)
-                best = options[0] if len(options) == 1 else max(options, key=lambda option: row[option.logit])
-                if state is START:
-                    answer = best.logit - len(self.wgraph.edges)
-                elif best.logit < self.grammar.size:
-                    edges.append(best.logit)
-                state = best.state
-            selections.append(Selection(tuple(sorted(edges)), answer))
-        return selections
+        return [self._greedy(row)[0] for row in logits.detach().tolist()]
+
+    def select_likeliest(self, logits: Tensor) -> list[Selection]:
+        """For each row the most probable of the greedy workflow and all `known` ones.
+
+        Greedy choices are short-sighted where many workflows share their first choices: together these are probable,
+        each of them may not be, and what is put together of their most probable parts may be none of them.
+        """
+        greedy = [self._greedy(row) for row in logits.detach().tolist()]
+        if not self.known:
+            return [selection for selection, _ in greedy]
+        best, index = self._known_plans.log_prob(logits.detach()).max(1)
+        rows = zip(greedy, best.tolist(), index.tolist(), strict=True)
+        return [self.known[i] if value > score + 1e-4 else selection for (selection, score), value, i in rows]
+
+    def remember(self, workflows: Iterable[Workflow]) -> None:
+        """Add workflows to the `known` ones; what cannot be composed here is passed over."""
+        merged = {self.locate(workflow): workflow for workflow in self.composable(workflows)[0]}
+        self.known += [selection for selection in merged if selection not in self.known]
+        self._known_plans = self.plans([self.workflow(selection) for selection in self.known])
+
+    def composable(self, workflows: Iterable[Workflow]) -> tuple[list[Workflow], list[Workflow]]:
+        """The workflows that can be composed here, and the others."""
+        can, cannot = [], []
+        for workflow in workflows:
+            try:
+                self.plans([workflow])
+            except WorkflowError:
+                cannot.append(workflow)
+            else:
+                can.append(workflow)
+        return can, cannot
 
     def decode_greedy(self, edge_logits: Tensor, answer_logits: Tensor) -> list[Workflow]:
         """The best choice at every point, one workflow a row; deterministic.
@@ -260,6 +282,23 @@ class Sampler:
                 taken[row, column] = index
         masks = torch.stack([self.mask(selection) for selection in selections])
         return Plans(options, taken, masks)
+
+    def _greedy(self, row: list[float]) -> tuple[Selection, float]:
+        """The greedy choices for logits ``E + n``, and their log-probability."""
+        row = [*row, 0.0]
+        state, edges, answer, score = START, [], 0, 0.0
+        while state != DONE:
+            options = self.grammar.options(state)
+            best = options[0]
+            if len(options) > 1:
+                best = max(options, key=lambda option: row[option.logit])
+                score -= math.log(sum(math.exp(row[option.logit] - row[best.logit]) for option in options))
+            if state is START:
+                answer = best.logit - len(self.wgraph.edges)
+            elif best.logit < self.grammar.size:
+                edges.append(best.logit)
+            state = best.state
+        return Selection(tuple(sorted(edges)), answer), score
 
     def _choices(self, workflow: Workflow, selection: Selection) -> list[tuple[list[int], int]]:
         """Per choice with an alternative: what scores the allowed options, and which of them is taken."""

@@ -1,8 +1,9 @@
 """Training the generator on an outcome table (our recipe; the paper's is not public).
 
 The table's tasks are split by benchmark into training and validation; after each epoch the validation tasks get their
-greedy workflow, and the epoch whose choices earned the highest mean reward is kept. A choice that was never executed
-on its task counts as the mean of those that were, and how often that happens is reported as (1 - coverage).
+workflow, and the epoch whose choices have the highest mark is kept: their mean reward, shrunk as in training, because
+a few dozen validation tasks are few. A choice that was never executed on its task counts as the mean of those that
+were, and how often that happens is reported as (1 - coverage).
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from graphflow.generator.features import Encoder
 from graphflow.generator.generator import Generator, GeneratorConfig
 from graphflow.generator.objectives import Objective, Outcomes, build_objective
 from graphflow.generator.outcomes import OutcomeTable, RewardConfig
-from graphflow.generator.sampling import Plans, Sampler
 from graphflow.wgraph.wgraph import WGraph
-from graphflow.wgraph.workflow import Workflow, WorkflowError
+from graphflow.wgraph.workflow import Workflow
 
 
 def train_generator(
@@ -38,12 +38,14 @@ def train_generator(
         table: Executed outcomes. Workflows that cannot be composed from the wGraph are left out, and reported.
         wgraph: The graph to compose from.
         config: How.
-        progress: Called after each epoch with ``epoch``, ``loss``, ``reward`` (validation) and ``coverage``.
+        progress: Called after each epoch with ``epoch``, ``loss``, and of the validation tasks ``mark``, ``reward``
+            and ``coverage``.
         start: A generator whose weights training starts from, for a short update after the graph or the table grew.
 
     Returns:
-        The generator; its `Generator.report` has ``epoch`` (which was kept), ``reward`` and ``coverage`` (validation),
-        ``best_fixed_reward`` and ``oracle_reward`` of the same tasks, ``tasks`` and ``ignored`` workflows.
+        The generator. Its `Generator.report` has ``epoch`` (which was kept) with its ``loss``, ``mark``, ``reward`` and
+        ``coverage``; ``best_fixed_reward`` and ``oracle_reward`` of the same validation tasks; how many ``tasks`` the
+        table has; and the names of ``ignored`` workflows.
 
     Raises:
         ValueError: The table has fewer than 5 tasks, or none of its workflows lies in the wGraph.
@@ -56,37 +58,36 @@ def train_generator(
         noise = torch.Generator().manual_seed(config.seed)
         model = copy.deepcopy(start.model) if start else None
         generator = Generator(config, wgraph, model, start.encoder if start else None)
-        workflows, plans, ignored = usable(table, generator.sampler)
+        workflows, ignored = generator.sampler.composable(table.workflows.values())
+        if not workflows:
+            names = ", ".join(workflow.name for workflow in ignored)
+            raise ValueError(f"none of the table's workflows lies in the wGraph: {names}")
+        generator.remember(workflows)
         outcomes = tabulate(table, tasks, workflows, config.reward, generator.encoder)
         learn, check = split(tasks, config.validation, noise)
-        objective = build_objective(config.objective, generator.sampler, plans)
-        objective.prepare(outcomes.at(learn), noise)
-        kept = _fit(generator, objective, outcomes, workflows, [tasks[i] for i in check], learn, check, noise, progress)
-    held_out = outcomes.at(check)
-    fixed = best_on(outcomes.at(learn), [tasks[i].benchmark for i in learn])
+        lessons, exam = outcomes.at(learn), outcomes.at(check)
+        held_out = [tasks[i] for i in check]
+        objective = build_objective(config.objective, generator.sampler, generator.sampler.plans(workflows))
+        benchmarks = [tasks[i].benchmark for i in learn]
+        shrunk = shrink(lessons, benchmarks, lessons, benchmarks, config.shrinkage)
+        marked = shrink(exam, [task.benchmark for task in held_out], lessons, benchmarks, config.shrinkage)
+        objective.prepare(shrunk, noise)
+
+        def examine() -> dict[str, float]:
+            chosen = generator.choose(exam.features, [task.kind for task in held_out])
+            reward, coverage = realised(chosen, exam, workflows)
+            return {"mark": realised(chosen, marked, workflows)[0], "reward": reward, "coverage": coverage}
+
+        kept = _fit(generator, objective, shrunk, examine, noise, progress)
+    fixed = best_on(lessons, benchmarks)
     generator.report = {
         **kept,
-        "best_fixed_reward": realised([workflows[fixed[tasks[i].benchmark]] for i in check], held_out, workflows)[0],
-        "oracle_reward": held_out.reward.masked_fill(~held_out.known, -math.inf).max(1).values.mean().item(),
+        "best_fixed_reward": realised([workflows[fixed[task.benchmark]] for task in held_out], exam, workflows)[0],
+        "oracle_reward": exam.reward.masked_fill(~exam.known, -math.inf).max(1).values.mean().item(),
         "tasks": len(tasks),
-        "ignored": ignored,
+        "ignored": [workflow.name for workflow in ignored],
     }
     return generator
-
-
-def usable(table: OutcomeTable, sampler: Sampler) -> tuple[list[Workflow], Plans, list[str]]:
-    """The table's workflows that can be composed, the choices that make them, and the names of the others."""
-    workflows, ignored = [], []
-    for workflow in table.workflows.values():
-        try:
-            sampler.plans([workflow])
-        except WorkflowError:
-            ignored.append(workflow.name)
-        else:
-            workflows.append(workflow)
-    if not workflows:
-        raise ValueError(f"none of the table's workflows lies in the wGraph: {', '.join(ignored) or 'it is empty'}")
-    return workflows, sampler.plans(workflows), ignored
 
 
 def tabulate(
@@ -151,44 +152,60 @@ def best_on(outcomes: Outcomes, benchmarks: Sequence[str]) -> dict[str, int]:
     return best
 
 
+def shrink(
+    outcomes: Outcomes, benchmarks: Sequence[str], lessons: Outcomes, taught: Sequence[str], strength: float
+) -> Outcomes:
+    """Rewards drawn towards the workflow's mean on the benchmark: (reward + strength * mean) / (1 + strength).
+
+    Args:
+        outcomes: What to shrink.
+        benchmarks: The benchmark of each of its tasks.
+        lessons: Training outcomes, which the means are taken of; where they have none, the reward stays.
+        taught: The benchmark of each of their tasks.
+        strength: Weight of the mean, in executions.
+    """
+    reward = outcomes.reward.clone()
+    for name in set(benchmarks):
+        rows = torch.tensor([row for row, other in enumerate(benchmarks) if other == name])
+        known_rows = [row for row, other in enumerate(taught) if other == name]
+        part, means = outcomes.at(rows), lessons.at(torch.tensor(known_rows, dtype=torch.long))
+        count = means.known.sum(0)
+        mean = torch.where(count > 0, means.reward.sum(0) / count.clamp(min=1), part.reward)
+        reward[rows] = (part.reward + strength * mean) / (1 + strength) * part.known
+    return Outcomes(outcomes.features, reward, outcomes.known)
+
+
 def _fit(
     generator: Generator,
     objective: Objective,
-    outcomes: Outcomes,
-    workflows: Sequence[Workflow],
-    held_out: Sequence[Task],
-    learn: Tensor,
-    check: Tensor,
+    lessons: Outcomes,
+    examine: Callable[[], dict[str, float]],
     noise: torch.Generator,
     progress: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     """Gradient steps until validation stands still; leaves the best epoch's weights in the generator."""
-    config, validation = generator.config, outcomes.at(check)
-    kinds = [task.kind for task in held_out]
-    rate, decay = config.learning_rate, config.weight_decay
-    optimiser = torch.optim.AdamW(generator.model.parameters(), lr=rate, weight_decay=decay)
-    best: dict[str, Any] = {"reward": -math.inf}
-    weights = copy.deepcopy(generator.model.state_dict())
+    config, model = generator.config, generator.model
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    best: dict[str, Any] = {"mark": -math.inf}
+    weights = copy.deepcopy(model.state_dict())
     for epoch in range(config.epochs):
-        generator.model.train()
+        model.train()
         losses = []
-        for index in learn[torch.randperm(len(learn), generator=noise)].split(config.batch):
-            batch = outcomes.at(index)
+        for index in torch.randperm(len(lessons), generator=noise).split(config.batch):
+            batch = lessons.at(index)
             loss = objective.loss(generator.logits(batch.features), batch, noise, epoch / config.epochs)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(generator.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             losses.append(loss.item())
-        chosen = generator.choose(validation.features, kinds)
-        reward, coverage = realised(chosen, validation, workflows)
-        row = {"epoch": epoch, "loss": sum(losses) / len(losses), "reward": reward, "coverage": coverage}
+        row = {"epoch": epoch, "loss": sum(losses) / len(losses), **examine()}
         if progress:
             progress(row)
-        if reward > best["reward"] + 1e-9:
-            best, weights = row, copy.deepcopy(generator.model.state_dict())
+        if row["mark"] > best["mark"] + 1e-9:
+            best, weights = row, copy.deepcopy(model.state_dict())
         elif epoch - max(best["epoch"], config.objective.warm_start * config.epochs) >= config.patience:
             break
-    generator.model.load_state_dict(weights)
-    generator.model.eval()
+    model.load_state_dict(weights)
+    model.eval()
     return best

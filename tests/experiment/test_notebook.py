@@ -17,7 +17,6 @@ def test_the_notebook_draws_the_figures(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("main_table", "kv_modes"):
         write_csv(tmp_path / f"{name}.csv", fakes.tables()[name].to_dict("records"))
     monkeypatch.setenv("GRAPHFLOW_RESULTS", str(tmp_path))
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel's inline backend keeps the pictures
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(ROOT / "notebooks" / "figures.ipynb", as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}})

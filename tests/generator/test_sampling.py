@@ -174,3 +174,23 @@ def test_log_prob_has_a_gradient() -> None:
     assert logits.grad is not None
     # d log softmax: 1 - 1/4 for the answer taken, -1/4 for the three others, nothing for edges (all forced).
     assert torch.allclose(logits.grad[0], torch.tensor([0, 0, 0, 0, 0, 0, 0.75, -0.25, -0.25, -0.25]))
+
+
+def test_likeliest_is_not_short_sighted() -> None:
+    # The answer vote (0.4) is more probable than cot (0.3), but the best of its three workflows has only 0.4 / 3.
+    sampler = Sampler(small_graph())
+    logits = torch.tensor([[0, 0, 0, math.log(2), 0, -99, math.log(0.3), math.log(0.2), math.log(0.1), math.log(0.4)]])
+    told = sampler.plans([COT, VOTE]).log_prob(logits)[0].exp()
+    assert torch.allclose(told, torch.tensor([0.3, 0.4 * 2 / 3 / 2]))
+    assert sampler.workflow(sampler.select(logits)[0]).answer == "vote"
+    assert sampler.workflow(sampler.select_likeliest(logits)[0]) == COT
+
+
+def test_likeliest_never_falls_behind_greedy() -> None:
+    sampler = Sampler(merge([COT, RUN, VOTE, FIX], LIBRARY))
+    logits = 2 * torch.randn(100, sampler.grammar.size, generator=torch.Generator().manual_seed(0))
+    greedy, likeliest = sampler.select(logits), sampler.select_likeliest(logits)
+    for row, (first, second) in enumerate(zip(greedy, likeliest, strict=True)):
+        told = sampler.plans([sampler.workflow(first), sampler.workflow(second)]).log_prob(logits[row : row + 1])[0]
+        assert told[1] >= told[0] - 1e-3
+    assert greedy != likeliest

@@ -12,14 +12,14 @@ from graphflow.generator.generator import Generator, GeneratorConfig, GeneratorE
 from graphflow.generator.model import ModelConfig
 from graphflow.generator.objectives import Outcomes
 from graphflow.generator.outcomes import OutcomeTable
-from graphflow.generator.training import best_on, realised, split, train_generator
+from graphflow.generator.training import best_on, realised, shrink, split, train_generator
 from graphflow.paths import ROOT
 from graphflow.wgraph.wgraph import merge
 from tests.generator.small import COT, FIX, LIBRARY, RUN, VOTE, row, small_graph, word_table, word_task
 
 
 def config(**more) -> GeneratorConfig:
-    values: dict = {"features": FeatureConfig(dim=256), "model": ModelConfig(hidden=32), "epochs": 40, "patience": 10}
+    values: dict = {"features": FeatureConfig(dim=256), "model": ModelConfig(hidden=32), "epochs": 100, "patience": 25}
     return GeneratorConfig(**{**values, **more})
 
 
@@ -129,9 +129,22 @@ def test_best_on_by_hand() -> None:
     assert best_on(Outcomes(torch.zeros(3, 4), reward, known), ["a", "a", "b"]) == {"a": 1, "b": 0}
 
 
+def test_shrinking_by_hand() -> None:
+    # Benchmark a: means 0.5 and 1 (the second was run once); strength 3: (1 + 3 * 0.5) / 4 and so on. b has no lessons.
+    reward = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.5, 0.0]])
+    known = torch.tensor([[True, True], [True, False], [True, True]])
+    outcomes = Outcomes(torch.zeros(3, 4), reward, known)
+    lessons = outcomes.at(torch.tensor([0, 1]))
+    found = shrink(outcomes, ["a", "a", "b"], lessons, ["a", "a"], 3.0)
+    assert torch.allclose(found.reward, torch.tensor([[0.625, 1.0], [0.375, 0.0], [0.5, 0.0]]))
+    assert torch.equal(shrink(outcomes, ["a", "a", "b"], lessons, ["a", "a"], 0.0).reward, reward)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"shrinkage": -1.0}, "generator.shrinkage must be at least 0, got -1.0"),
+        ({"decode": "beam"}, "'beam' is not a valid DecodeKind"),
         ({"max_llm_calls": 0}, "generator.max_llm_calls must be between 1 and 64, got 0"),
         ({"epochs": 0}, "generator.epochs must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "generator.learning_rate must be positive, got 0.0"),
