@@ -12,7 +12,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: help setup reproduce test check bench clean
 
 help: ## list the targets
-	@echo "GraphFlow: make <target> [PYTHON=python3.12] [PROFILE=smoke|default|paper]"
+	@echo "GraphFlow: make <target> [PYTHON=python3.12] [PROFILE=smoke|default|paper] [ARGS=\"machine=gpu ...\"]"
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
@@ -34,7 +34,7 @@ setup: $(STAMP) ## make .venv and install everything into it (the other targets 
 
 reproduce: $(STAMP) ## run every experiment and write results/: tables, plots, report (PROFILE=smoke: 2 min)
 	@echo "reproduce: profile $(PROFILE), runs in runs/, results in results/; stop and start it as you like"
-	@$(BIN)/graphflow reproduce profile=$(PROFILE)
+	@$(BIN)/graphflow reproduce profile=$(PROFILE) $(ARGS)
 
 test: $(STAMP) ## run all tests, the slow ones too
 	@echo "test: all tests, offline"
@@ -48,7 +48,7 @@ check: $(STAMP) ## lint, formatting, types, floors: what CI runs
 
 bench: $(STAMP) ## throughput and resident KV at 1 to 50 workflows in flight
 	@echo "bench: one method and two KV modes at rising concurrency; nothing else should run on this machine"
-	@$(BIN)/graphflow reproduce profile=bench
+	@$(BIN)/graphflow reproduce profile=bench $(ARGS)
 
 clean: ## remove .venv, runs/ and caches (results/ stays)
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

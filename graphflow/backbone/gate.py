@@ -6,6 +6,8 @@ rounding with the same chunk prefilled behind it. A model that does not pass can
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from graphflow.backbone.cache import ResidualCache
@@ -26,8 +28,8 @@ def frame_error(backbone: Backbone, prefix: int = 37, chunk: int = 11) -> float:
     Returns:
         Relative error, 0 for exact arithmetic.
     """
-    vocabulary = backbone.model.config.vocab_size  # type: ignore[union-attr]
-    tokens = torch.randint(0, int(vocabulary), (1, prefix + chunk), generator=torch.Generator().manual_seed(0))
+    config: Any = backbone.model.config
+    tokens = torch.randint(0, config.vocab_size, (1, prefix + chunk), generator=torch.Generator().manual_seed(0))
 
     def keys_and_values(ids: torch.Tensor, start: int) -> torch.Tensor:
         cache = ResidualCache([()], backbone.rope, backbone.shape(backbone.dtype), backbone.dtype, backbone.device)

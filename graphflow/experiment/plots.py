@@ -81,7 +81,7 @@ def accuracy_by_method(frame: pd.DataFrame) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(2.0 + 1.75 * len(benchmarks), 3.8))
         _dots(axes, frame, benchmarks, series)
-        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylim(-0.04, 1.04)
         axes.set_ylabel("accuracy, F1 or pass@1")
         axes.set_xticks(range(len(benchmarks)), [_tick(frame, name) for name in benchmarks])
         axes.set_title("Methods on the test split, mean and 95 % interval over tasks", pad=12)
@@ -259,10 +259,11 @@ def _kilobyte_axis(axes: Axes, frame: Any) -> None:
     kept = (frame["retained_op_bytes"] / frame["n_tasks"] / 1e3).clip(lower=1e-3)
     axes.set_xscale("log")
     axes.set_xlim(kept.min() / 1.8, kept.max() * 1.8)
-    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    decades = np.log10(kept.max() / kept.min())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1 else (1.0, 2.0, 5.0), numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylim(-0.04, 1.04)
 
 
 def _legend_right(axes: Axes, title: str | None = None) -> None:

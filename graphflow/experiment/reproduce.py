@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from graphflow.experiment.run import Job, run_cell, scope_of, table_row
 from graphflow.experiment.serve import House
 from graphflow.experiment.stats import Interval, paired_difference
 from graphflow.experiment.tables import headline, is_result_table, read_csv, state_label, write_csv
-from graphflow.experiment.tracking import track
+from graphflow.experiment.tracking import TrackingMode, track
 
 DIFFERENCES = "differences"
 PAIRS = (
@@ -85,6 +85,8 @@ def reproduce(config: Config, overrides: Sequence[str], command: str, console: C
         for item in planned:
             with progress.working_on(item.unit):
                 run_cell(item.job, lambda _: progress.advance())
+    if not left:  # nothing new to report: what is tracked is tracked once
+        config = replace(config, tracking=replace(config.tracking, mode=TrackingMode.NONE))
     folder = write_results(config, planned, command, console)
     console.print(f"done in {clock(time.monotonic() - started)}", highlight=False)
     return folder

@@ -14,7 +14,11 @@ from graphflow.experiment.config import register
 from graphflow.experiment.single import run_single
 from graphflow.paths import CONF
 
-QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.sweep.dir=runs/sweeps/${now:%Y-%m-%d_%H-%M-%S}")
+QUIET = (
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.sweep.dir=${machine.runs_dir}/sweeps/${now:%Y-%m-%d_%H-%M-%S}",
+)
 
 
 def run_one(raw: DictConfig) -> float:

@@ -200,7 +200,9 @@ def test_tokens_and_bytes_are_counted_by_hand():
     assert episode.dynamic_bytes == (5 + call.output_tokens - 1) * per_token  # the last output token has no KV
     assert executor.store_bytes().total == executor.store.paths.nbytes
     assert episode.llm_calls == 1 and executor.peak_bytes >= episode.op_bytes + episode.dynamic_bytes
-    (stateless,), executor = serve(tiny_backbone(), workflow, KVConfig("stateless", exact_head=1), tasks=TASKS[:1], fidelity=0)
+    (stateless,), executor = serve(
+        tiny_backbone(), workflow, KVConfig("stateless", exact_head=1), tasks=TASKS[:1], fidelity=0
+    )
     assert stateless.steps[1].prefill_tokens == 2 and stateless.steps[1].reused_tokens == 12
     assert stateless.op_bytes == 2 * per_token  # its own first and last token of the prompt
     cores = sum(len(prompt) - 2 for prompt in executor.prompts.values())
