@@ -150,12 +150,12 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 
 
 def headline(frame: pd.DataFrame, title: str) -> Table:
-    """A table for the terminal: one line a method and state mode, one column a benchmark."""
+    """A table for the terminal: one line a method and state mode, one column a benchmark, metrics in percent."""
     benchmarks = list(dict.fromkeys(frame["benchmark"]))
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("method", "state"):
         table.add_column(name)
-    for name in [*benchmarks, "mean", "p90 s", "KV MB"]:
+    for name in [*(name.removeprefix("mini-") for name in benchmarks), "mean", "p90 s", "KV MB"]:
         table.add_column(name, justify="right")
     best = max((part["metric"].mean() for part in by_series(frame).values()), default=0.0)
     for (method, mode, scope), part in by_series(frame).items():
@@ -168,9 +168,9 @@ def headline(frame: pd.DataFrame, title: str) -> Table:
             method,
             state_label(mode, scope),
             *cells,
-            f"{mean:.3f}",
+            f"{100 * mean:.1f}",
             f"{part['p90_s'].mean():.2f}",
-            f"{kept:.1f}",
+            f"{kept:.0f}",
             style=style,
         )
     return table
@@ -191,4 +191,4 @@ def _metric_cell(part: Any, benchmark: str) -> str:
     if benchmark not in part.index:
         return ""
     row = part.loc[benchmark]
-    return f"{row['metric']:.2f} ±{(row['metric_hi'] - row['metric_lo']) / 2:.2f}"
+    return f"{100 * row['metric']:.0f} ±{50 * (row['metric_hi'] - row['metric_lo']):.0f}"
