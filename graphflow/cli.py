@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
 
@@ -48,13 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(words: Sequence[str]) -> int:
     """Run one cell and print its row."""
-    from rich.console import Console
-
     from graphflow.experiment.compose import compose
     from graphflow.experiment.single import run_single
 
     _refuse_commands(words)
-    run_single(compose(words), Console())
+    run_single(compose(words), _console())
     return OK
 
 
@@ -73,53 +72,45 @@ def sweep(words: Sequence[str]) -> int:
 
 def reproduce(words: Sequence[str]) -> int:
     """Run every cell of a profile."""
-    from rich.console import Console
-
     from graphflow.experiment.compose import compose
     from graphflow.experiment.reproduce import reproduce as run_profile
 
     overrides, profile = _take(words, "profile")
     config = compose([*_profile(profile), *overrides])
     rest = [word for word in overrides if not word.startswith("experiment")]
-    run_profile(config, rest, _spell("reproduce", words), Console())
+    run_profile(config, rest, _spell("reproduce", words), _console())
     return OK
 
 
 def generator(words: Sequence[str]) -> int:
     """Fill the outcome table and train the generator."""
-    from rich.console import Console
-
     from graphflow.experiment.compose import compose
     from graphflow.experiment.single import train
 
-    train(compose(words), Console())
+    train(compose(words), _console())
     return OK
 
 
 def wgraph(words: Sequence[str]) -> int:
     """Print and draw the merged graph."""
-    from rich.console import Console
-
     from graphflow.experiment.compose import compose
     from graphflow.experiment.single import show_wgraph
 
     overrides, path = _take(words, "path")
     config = compose(overrides)
-    show_wgraph(Path(path) if path else Path(config.machine.results_dir) / "figures", Console())
+    show_wgraph(Path(path) if path else Path(config.machine.results_dir) / "figures", _console())
     return OK
 
 
 def report(words: Sequence[str]) -> int:
     """Draw figures and report again, from the tables alone."""
-    from rich.console import Console
-
     from graphflow.experiment.compose import compose
     from graphflow.experiment.reproduce import results_folder, show, write_pictures
 
     overrides, profile = _take(words, "profile")
     folder = results_folder(compose([*_profile(profile), *overrides]))
     write_pictures(folder, f"graphflow reproduce profile={profile or 'default'}")
-    show(folder, Console())
+    show(folder, _console())
     return OK
 
 
@@ -141,6 +132,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "config": config,
 }
+
+
+def _console() -> Any:
+    """A terminal as wide as it is; a file or a pipe is 140 characters wide."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _help() -> int:

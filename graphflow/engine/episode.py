@@ -93,8 +93,8 @@ class Episode:
         fingerprint: `Workflow.fingerprint`.
         answer: Text of the answer step; empty if the task failed.
         steps: One record an executed step, in order of completion.
-        latency_s: Seconds from arrival to answer.
-        build_s: Seconds of it spent on building the workflow.
+        latency_s: Seconds from admission to answer.
+        build_s: Seconds of it until the workflows of its batch of arrivals were built.
         op_bytes: Bytes of operation state that only this request keeps.
         dynamic_bytes: Bytes of KV of this request's own text (task, outputs, tool results).
         error: Why the task failed; empty if it did not.

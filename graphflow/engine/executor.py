@@ -1,7 +1,8 @@
 """Runs workflows over a backbone: many tasks at once, ready steps of all of them in one batch.
 
 Closed loop: at most ``concurrency`` tasks are in flight; when one is done the next arrives. A task's latency runs from
-its arrival to its answer, building the workflow, queueing and tools included; fidelity measurements stop the clock.
+its admission to its answer, building the workflow, waiting for a batch and tools included; fidelity measurements and
+whoever takes the episodes stop the clock.
 """
 
 from __future__ import annotations
@@ -153,15 +154,18 @@ class Executor:
                 self._run_calls(calls)
             self._count(jobs)
             self._run_tools(jobs)
-            for job in [job for job in jobs if job.done]:
-                jobs.remove(job)
-                yield job.close(self.clock())
+            now, finished = self.clock(), [job for job in jobs if job.done]
+            jobs = [job for job in jobs if not job.done]
+            for episode in [job.close(now) for job in finished]:
+                handed_over = time.perf_counter()
+                yield episode
+                self.stopped += time.perf_counter() - handed_over  # what is done with an episode is nobody's latency
 
     def _admit(self, tasks: list[Task], build: Build, measured: int) -> list[Job]:
         """Builds workflows for arriving tasks and prefills their texts in one batch."""
         arrived = self.clock()
         workflows = build(tasks)
-        build_s = (self.clock() - arrived) / len(tasks)
+        build_s = self.clock() - arrived
         started = self.clock()
         texts = [self.backbone.encode(self.backbone.turns.write_task(task.text)) for task in tasks]
         contexts = self.decoder.prefill(texts)

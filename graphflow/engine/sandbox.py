@@ -152,7 +152,7 @@ class Sandbox:
         elif not self.config.allow_unisolated:
             raise SandboxError(
                 f"model-written programs cannot be isolated: {problem}. Either install bubblewrap (the program bwrap), "
-                "or set sandbox.allow_unisolated=true to run them with resource limits only"
+                "or set engine.sandbox.allow_unisolated=true to run them with resource limits only"
             )
 
     def run(self, program: str, call: str = "") -> Verdict:

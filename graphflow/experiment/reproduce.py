@@ -32,7 +32,12 @@ PAIRS = (
     (("graphflow", "differential", "path"), ("best_fixed", "stateful", "none")),
     (("graphflow", "differential", "path"), ("retrieve_top1", "stateful", "none")),
     (("graphflow", "differential", "path"), ("graphflow", "stateful", "none")),
+    (("graphflow", "stateful", "none"), ("vanilla", "stateful", "none")),
+    (("graphflow", "stateful", "none"), ("best_fixed", "stateful", "none")),
+    (("graphflow", "stateful", "none"), ("retrieve_top1", "stateful", "none")),
     (("best_fixed", "stateless", "none"), ("best_fixed", "stateful", "none")),
+    (("best_fixed", "stateless", "head"), ("best_fixed", "stateful", "none")),
+    (("best_fixed", "differential", "path"), ("best_fixed", "stateless", "head")),
     (("best_fixed", "differential", "path"), ("best_fixed", "stateful", "none")),
     (("best_fixed", "differential", "request"), ("best_fixed", "stateful", "none")),
 )
@@ -87,7 +92,10 @@ def reproduce(config: Config, overrides: Sequence[str], command: str, console: C
                 run_cell(item.job, lambda _: progress.advance())
     if not left:  # nothing new to report: what is tracked is tracked once
         config = replace(config, tracking=replace(config.tracking, mode=TrackingMode.NONE))
-    folder = write_results(config, planned, command, console)
+    folder, names = results_folder(config), {item.job.config.backbone.name: None for item in planned}
+    for name in names:  # one set of tables a backbone; in a folder of its own where there are several
+        part = [item for item in planned if item.job.config.backbone.name == name]
+        write_results(config, part, folder / name if len(names) > 1 else folder, command, console)
     console.print(f"done in {clock(time.monotonic() - started)}", highlight=False)
     return folder
 
@@ -119,9 +127,8 @@ def learn(house: House, item: Learning, progress: WorkProgress) -> None:
         house.outcomes(item.config, lambda _: progress.advance(), only=item.unit.benchmark)
 
 
-def write_results(config: Config, planned: Sequence[Planned], command: str, console: Console) -> Path:
-    """Tables, figures and report of finished cells, printed and tracked."""
-    folder = results_folder(config)
+def write_results(config: Config, planned: Sequence[Planned], folder: Path, command: str, console: Console) -> None:
+    """Tables, figures and report of one backbone's finished cells, printed and tracked."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for item in planned:
         rows.setdefault(item.cell.artefact, []).append(table_row(item.job, item.cell.artefact))
@@ -137,7 +144,6 @@ def write_results(config: Config, planned: Sequence[Planned], command: str, cons
             tracker.table(artefact, part)
         tracker.figures(files)
     show(folder, console)
-    return folder
 
 
 def write_pictures(folder: Path, command: str) -> list[Path]:

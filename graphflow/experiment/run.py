@@ -86,7 +86,9 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def scope_of(kv: KVConfig) -> str:
-    """Whose the residual is; ``none`` in the modes that have none."""
+    """Whose the residual is; ``none`` in the modes that have none, ``head`` for a bare base with exact first tokens."""
+    if kv.mode is StateMode.STATELESS and kv.exact_head:
+        return "head"
     return kv.scope.value if kv.learns_paths else "none"
 
 

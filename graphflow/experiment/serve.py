@@ -17,7 +17,7 @@ from graphflow.benchmarks import build_benchmark
 from graphflow.benchmarks.base import Benchmark, BenchmarkConfig, Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.executor import Executor
-from graphflow.engine.sandbox import Sandbox
+from graphflow.engine.sandbox import Sandbox, bubblewrap_problem
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
@@ -31,7 +31,7 @@ from graphflow.generator.training import train_generator
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, build_method
 from graphflow.methods.random import Random
-from graphflow.paths import ASSETS, CONF
+from graphflow.paths import ASSETS, CONF, PACKAGE
 from graphflow.wgraph.library import load_operations, load_workflows
 from graphflow.wgraph.wgraph import WGraph, merge
 from graphflow.wgraph.workflow import Workflow
@@ -59,8 +59,16 @@ class House:
 
     @cached_property
     def repository(self) -> str:
-        """Digest of operations and workflows."""
-        return file_digest(CONF / "operations", CONF / "workflows")
+        """Digest of operations, workflows and the code that runs them: a change in any makes another run."""
+        code = [
+            PACKAGE / floor for floor in ("wgraph", "kv", "backbone", "engine", "generator", "benchmarks", "methods")
+        ]
+        return file_digest(CONF / "operations", CONF / "workflows", *(f for c in code for f in sorted(c.rglob("*.py"))))
+
+    @cached_property
+    def isolated(self) -> bool:
+        """Whether programs can be isolated on this machine."""
+        return not bubblewrap_problem(shutil.which("bwrap") or "")
 
     def backbone(self, config: Config) -> Backbone:
         """The backbone, loaded once for cells in a row that share it."""
@@ -74,7 +82,10 @@ class House:
     def benchmark(self, config: BenchmarkConfig) -> Benchmark:
         """The benchmark, loaded once for all cells that share it, whatever their limits."""
         whole = replace(config, limit=0)
-        return self._benchmarks.setdefault(digest(asdict(whole)), build_benchmark(whole))
+        key = digest(asdict(whole))
+        if key not in self._benchmarks:
+            self._benchmarks[key] = build_benchmark(whole)
+        return self._benchmarks[key]
 
     def examples(self, config: Config) -> list[Example]:
         """The examples of a cell."""
@@ -101,7 +112,7 @@ class House:
         """What names in the config stand for."""
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
         weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
-        return {"repository": self.repository, "backbone": weights, "sandbox_isolated": bool(shutil.which("bwrap"))}
+        return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
 
     def open(self, config: Config, benchmark: Benchmark, on_fit: Ignore) -> Server:
         """The server of a cell."""
@@ -110,10 +121,10 @@ class House:
         sandbox = Sandbox(config.engine.sandbox)
         benchmark.sandbox = sandbox
         executor = self.executor(config, config.kv, sandbox)
-        warmup = config.warmup if config.kv.learns_paths else 0  # the other modes have nothing to learn
+        warmup = benchmark.examples(config.fit.split.value, config.warmup) if config.warmup else []
         return Server(
             examples=self.examples(config),
-            warmup=[e.task for e in benchmark.examples(config.fit.split.value, warmup)] if warmup else [],
+            warmup=[example.task for example in warmup],
             run=lambda tasks: executor.run(tasks, method.build_many),
             score=benchmark.score_many,
             shared_bytes=lambda: executor.store_bytes().base + executor.store_bytes().residual,

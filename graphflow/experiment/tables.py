@@ -154,14 +154,14 @@ def headline(frame: pd.DataFrame, title: str) -> Table:
     benchmarks = list(dict.fromkeys(frame["benchmark"]))
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("method", "state"):
-        table.add_column(name)
-    for name in [*(name.removeprefix("mini-") for name in benchmarks), "mean", "p90 s", "KV MB"]:
+        table.add_column(name, no_wrap=True)
+    shown = [name.removeprefix("mini-") for name in benchmarks]
+    for name in [*shown, "mean", "p90 s", "retained op MB", "retained text MB", "resident MB"]:
         table.add_column(name, justify="right")
     best = max((part["metric"].mean() for part in by_series(frame).values()), default=0.0)
     for (method, mode, scope), part in by_series(frame).items():
         by_benchmark = part.set_index("benchmark")
         cells = [_metric_cell(by_benchmark, name) for name in benchmarks]
-        kept = (part["retained_op_bytes"] + part["retained_dynamic_bytes"]).sum() / 1e6
         mean = part["metric"].mean()
         style = "bold" if mean == best else ""
         table.add_row(
@@ -170,7 +170,9 @@ def headline(frame: pd.DataFrame, title: str) -> Table:
             *cells,
             f"{100 * mean:.1f}",
             f"{part['p90_s'].mean():.2f}",
-            f"{kept:.0f}",
+            f"{part['retained_op_bytes'].sum() / 1e6:.1f}",
+            f"{part['retained_dynamic_bytes'].sum() / 1e6:.1f}",
+            f"{part['resident_peak_bytes'].max() / 1e6:.1f}",
             style=style,
         )
     return table
@@ -184,7 +186,7 @@ def by_series(frame: pd.DataFrame) -> dict[tuple[str, str, str], Any]:
 
 def state_label(mode: str, scope: str) -> str:
     """How a state mode is called in tables and plots; the scope is said where it matters."""
-    return f"{mode.replace('_', ' ')} ({scope})" if mode in ("differential", "no_pruning") else mode
+    return f"{mode.replace('_', ' ')} ({scope})" if scope != "none" else mode
 
 
 def _metric_cell(part: Any, benchmark: str) -> str:

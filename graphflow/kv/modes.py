@@ -21,7 +21,7 @@ class StateMode(Enum):
     DIFFERENTIAL = "differential"
     """Base and residual for the paths that are used."""
     NO_PRUNING = "no_pruning"
-    """Base and residual for every path seen."""
+    """Base and residual for every path seen often enough to estimate one, whatever its share of traffic."""
 
 
 class Scope(Enum):
