@@ -46,7 +46,7 @@ check: $(STAMP) ## lint, formatting, types, floors: what CI runs
 	@echo "check 3/4: pyright"; $(BIN)/pyright
 	@echo "check 4/4: floors (import-linter)"; $(BIN)/lint-imports
 
-bench: $(STAMP) ## throughput and resident KV at 1 to 50 workflows in flight
+bench: $(STAMP) ## latency and resident KV at 1 to 50 workflows in flight
 	@echo "bench: one method and two KV modes at rising concurrency; nothing else should run on this machine"
 	@$(BIN)/graphflow reproduce profile=bench $(ARGS)
 
