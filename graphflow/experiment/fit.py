@@ -37,7 +37,7 @@ class FitConfig:
     """
 
     benchmarks: list[str] = field(default_factory=lambda: list(MINI))
-    train_tasks: int = 32
+    train_tasks: int = 40
     explore: int = 0
     split: Split = Split.TRAIN
 

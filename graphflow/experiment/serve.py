@@ -150,14 +150,14 @@ class House:
         plain = resolved(config)
         what = {name: plain[name] for name in ("backbone", "fit")}
         what["engine"] = {name: plain["engine"][name] for name in ("kv_dtype", "seed", "sandbox")}
-        what["benchmark"] = {**plain["benchmark"], "name": "", "limit": 0}
+        what["benchmark"] = [asdict(taught(config.benchmark, name)) for name in config.fit.benchmarks]
         return RunDir(config.machine.runs_dir, "fit-" + digest({**what, **self.facts(config)}))
 
     def training(self, config: Config) -> dict[str, tuple[Benchmark, list[Example]]]:
         """Benchmark and training examples by benchmark name."""
         chosen = {}
         for name in config.fit.benchmarks:
-            benchmark = self.benchmark(replace(config.benchmark, name=name))
+            benchmark = self.benchmark(taught(config.benchmark, name))
             chosen[name] = (benchmark, benchmark.examples(config.fit.split.value, config.fit.train_tasks))
         return chosen
 
@@ -225,6 +225,13 @@ class PairRunner:
             chosen[unique], names[unique] = workflow, task.id
         for episode in self.executor.run(tasks, lambda batch: [chosen[task.id] for task in batch]):
             yield replace(episode, task_id=names[episode.task_id])
+
+
+def taught(config: BenchmarkConfig, name: str) -> BenchmarkConfig:
+    """The benchmark of that name to learn from: a mini one is the same whichever benchmark is served."""
+    if name.startswith("mini-") and not config.name.startswith("mini-"):
+        return BenchmarkConfig(name=name)
+    return replace(config, name=name, limit=0)
 
 
 def use_threads(config: Config) -> None:
