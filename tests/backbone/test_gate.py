@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from graphflow.backbone.compat import UnsupportedModelError
-from graphflow.backbone.gate import check_frame, frame_error
+from graphflow.backbone.gate import TOLERANCE, check_frame, frame_error
 from tests.tiny import FAMILIES, tiny_backbone
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_families_pass(family, dtype):
-    check_frame(tiny_backbone(family, dtype))
+    backbone = tiny_backbone(family, dtype)
+    check_frame(backbone)
+    assert frame_error(backbone) <= TOLERANCE[dtype]
 
 
 def test_wrong_frequencies_are_stopped_with_a_sentence():

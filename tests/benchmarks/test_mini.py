@@ -10,7 +10,8 @@ import pytest
 from graphflow.benchmarks import BenchmarkConfig, build_benchmark
 from graphflow.benchmarks.mini import code, gsm8k
 from graphflow.benchmarks.mini.problem import Line, Problem, draw, evaluate, split_of
-from graphflow.benchmarks.mini.traces import MAKERS, Role, failing_test, make_trace
+from graphflow.benchmarks.mini.suite import MAKERS
+from graphflow.benchmarks.mini.traces import Role, failing_test, make_trace
 
 KINDS = tuple(MAKERS)
 

@@ -7,12 +7,12 @@ tool results. Operations that judge or repair see right and wrong inputs. The la
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from graphflow.benchmarks.mini import code, gsm8k, hotpotqa, math
+from graphflow.benchmarks.mini import hotpotqa
 from graphflow.benchmarks.mini.problem import Problem, draw, evaluate, split_of
+from graphflow.benchmarks.mini.suite import MAKERS
 
 
 class Role(Enum):
@@ -175,15 +175,6 @@ def failing_test(problem: Problem, source: str) -> str:
         if value != expected:
             return f"failed: {expression} gave {value}, expected {expected}"
     return ""
-
-
-MAKERS: dict[str, Callable[[random.Random], Problem]] = {
-    "gsm8k": gsm8k.make,
-    "math": math.make,
-    "hotpotqa": hotpotqa.make,
-    "humaneval": code.make_humaneval,
-    "mbpp": code.make_mbpp,
-}
 
 
 def make_trace(kind: str, rng: random.Random, growth: float = 1.0) -> Trace:
