@@ -215,7 +215,7 @@ class MemoryStore:
         """Add an observation to a path that has no residual yet; encode its mean when there are enough."""
         moments = self._learned.moments.get(key)
         if moments is None:
-            if not self._admission.begin(key, core):
+            if not self._used(key) or not self._admission.begin(key, core):
                 return
             moments = self._learned.moments[key] = Moments(core.kv)
         moments.update(seen)
@@ -356,6 +356,10 @@ class MemoryStore:
         """True if a path's residual is worth storing and can be weighed."""
         if not self.weighed(key[0]):
             return False
+        return self._used(key)
+
+    def _used(self, key: Key) -> bool:
+        """True if a path is among those that cover the traffic, or all are to be kept."""
         return self.config.mode is StateMode.NO_PRUNING or key in self.paths.coverage(self.config.coverage)
 
     def _decode(self, core: Segment, residual: Encoded) -> Segment:

@@ -1,6 +1,7 @@
 """The store in four modes and both scopes, on random tensors."""
 
 import gc
+import random
 
 import pytest
 import torch
@@ -191,6 +192,20 @@ def test_uncovered_path_is_not_materialised():
         store.touch("solve", PATH)
     store.observe("solve", ("rare",), random_kv(1))
     assert store.materialised == frozenset()
+
+
+def test_less_coverage_holds_less():
+    """Twelve paths with Zipf frequencies: what is not covered leaves no moments behind either."""
+    rng, held = random.Random(0), []
+    paths = [(f"p{index}",) for index in range(12)]
+    traffic = rng.choices(paths, [1 / (1 + index) for index in range(12)], k=400)
+    for coverage in (0.25, 0.5, 0.75, 0.9):
+        store = make(StateMode.DIFFERENTIAL, min_observations=4, coverage=coverage, prune_every=32)
+        for index, path in enumerate(traffic):
+            store.touch("solve", path)
+            store.observe("solve", path, random_kv(index))
+        held.append(store.nbytes().total)
+    assert held == sorted(held) and held[0] < held[-1] / 2
 
 
 @pytest.mark.parametrize("mode", RESIDUAL_MODES)
