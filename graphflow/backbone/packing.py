@@ -24,11 +24,13 @@ class Piece:
         ids: Token ids.
         weight: Weight of their prediction in the loss.
         blocked: All tokens but the last see this piece alone.
+        gap: Positions that are left free before its last token: an abridged piece takes the room of the whole one.
     """
 
     ids: Sequence[int]
     weight: float = 0.0
     blocked: bool = False
+    gap: int = 0
 
 
 @dataclass
@@ -59,11 +61,12 @@ class Document:
             block = 1 + max(self.blocks, default=0) if piece.blocked else 0
             size = len(piece.ids)
             self.ids += piece.ids
-            self.positions += range(position, position + size)
+            end = position + size + piece.gap
+            self.positions += [*range(position, position + size - 1), *([end - 1] if size else [])]
             self.branches += [number] * size
             self.blocks += [block] * (size - 1) + [0] * min(1, size)
             self.weights += [piece.weight] * size
-            position += size
+            position = end
 
 
 def size_of(pieces: Sequence[Piece]) -> int:
@@ -76,16 +79,16 @@ def documents(root: Sequence[Piece], branches: Sequence[Sequence[Piece]], length
 
     Branches that do not fit beside the root are left out.
     """
-    start, document = size_of(root), None
+    size, document = size_of(root), None
     for branch in branches:
-        if start + size_of(branch) > length:
+        if size + size_of(branch) > length:
             continue
         if document is None or len(document) + size_of(branch) > length:
             if document is not None:
                 yield document
             document = Document()
             document.add(root, 0)
-        document.add(branch, start)
+        document.add(branch, size + sum(piece.gap for piece in root))
     if document is not None:
         yield document
 

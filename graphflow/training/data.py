@@ -30,10 +30,9 @@ DOCUMENTS = 2  # of one draw, at most
 PROBLEMS = 8  # tasks that operation-first calls of one operation are drawn from
 
 
-def prompts_of(library: Library, short: bool = False) -> dict[str, str]:
-    """Static prompt of every operation that calls the model; ``short`` cuts it to its first words."""
-    whole = {op.name: op.prompt for op in library.operations.values() if op.prompt}
-    return {name: " ".join(prompt.split()[:SHORT_WORDS]) for name, prompt in whole.items()} if short else whole
+def prompts_of(library: Library) -> dict[str, str]:
+    """Static prompt of every operation that calls the model."""
+    return {op.name: op.prompt for op in library.operations.values() if op.prompt}
 
 
 def train_tokenizer(size: int, seed: int, prompts: Mapping[str, str]) -> PreTrainedTokenizerFast:
@@ -75,7 +74,7 @@ class Batches(Dataset[Rows]):
     def __init__(self, recipe: Recipe, tokenizer: Any, library: Library, turns: TurnFormat = MINI):
         self.recipe, self.vocabulary = recipe, len(tokenizer)
         self.writers = {
-            short: TraceWriter(tokenizer, turns, prompts_of(library, short), recipe.text_weight)
+            short: TraceWriter(tokenizer, turns, prompts_of(library), recipe.text_weight, SHORT_WORDS if short else 0)
             for short in (True, False)
         }
 

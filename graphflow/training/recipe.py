@@ -10,7 +10,7 @@ from graphflow.benchmarks.mini.traces import DRILL
 
 REPEAT = "repeat"
 # Shares of draws; `DRILL` are arithmetic sheets, `REPEAT` random tokens and the same again.
-KINDS = {"gsm8k": 1.8, "math": 1.1, "hotpotqa": 1.6, "humaneval": 0.7, "mbpp": 0.6, DRILL: 0.5, REPEAT: 0.3}
+KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 0.7, "mbpp": 0.6, DRILL: 0.8, REPEAT: 0.3}
 
 
 def _drawn(text: str, share: float) -> bool:
@@ -29,10 +29,10 @@ class Recipe:
         repeat_share: Share of the budget, at its beginning, that is repeated random tokens alone: nothing but copying
             lowers their loss (our choice). Some stay in the mixture, or copying is lost again; 0: none at all.
         repeat_rate: Factor on the learning rates meanwhile.
-        short_share: Share of the budget in which operation prompts are mostly cut to their first words (our choice: it
-            spends the steps on outputs instead of on prompts).
-        whole_share: Share of the steps before that with whole prompts; with none of them scores fell by a sixth when
-            prompts became whole.
+        short_share: Share of the budget in which operation prompts are mostly cut to their first words, with what follows
+            at the positions that it has after whole ones (our choice: it spends the steps on outputs instead of on
+            prompts).
+        whole_share: Share of the steps before that with whole prompts.
         growth_share: Share of the budget over which problems grow from the easiest to the suite's own.
         drill_from: Share of the budget after which arithmetic sheets come in; mental arithmetic is slow to learn and
             would crowd out the rest before.
@@ -56,13 +56,13 @@ class Recipe:
 
     name: str = "qwen-mini"
     architecture: str = "qwen"
-    tokens: int = 32_000_000
+    tokens: int = 28_000_000
     repeat_share: float = 0.0225
     repeat_rate: float = 2.5
-    short_share: float = 0.85
-    whole_share: float = 0.2
-    growth_share: float = 0.5
-    drill_from: float = 0.3
+    short_share: float = 0.88
+    whole_share: float = 0.15
+    growth_share: float = 0.4
+    drill_from: float = 0.15
     text_weight: float = 0.2
     operation_first: float = 0.5
     blocked: float = 0.0

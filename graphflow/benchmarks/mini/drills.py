@@ -11,23 +11,21 @@ import random
 from graphflow.benchmarks.mini.problem import NAMES, Line, Problem, evaluate
 
 LENGTHS = (4, 9)
-LIMIT, FACTOR = 99, 12
+LIMIT, MORE, FACTOR = 40, 99, 9
 
 
 def equation(rng: random.Random, level: int) -> Line:
-    """One calculation that can be done in the head: results to 99 and the tables to 12 first, then a little more."""
+    """One calculation that can be done in the head, as the suite's small numbers need them; a little more from 3 on."""
     op = rng.choice("++--*/m")
-    more = level > 2 and rng.random() < 0.4
+    limit = MORE if level > 2 and rng.random() < 0.3 else LIMIT
     if op in "+-":
-        total = rng.randrange(10, 10 * LIMIT if more else LIMIT + 1)
-        part = rng.randrange(1, min(total, LIMIT + 1) if rng.random() < 0.8 else total)
+        total = rng.randrange(4, limit + 1)
+        part = rng.randrange(1, total)
         return Line(total - part, "+", part) if op == "+" else Line(total, "-", part)
+    if op == "m":
+        return Line(rng.randrange(3, limit + 1), "mod", rng.randrange(2, FACTOR + 1))
     first, second = rng.randrange(2, FACTOR + 1), rng.randrange(2, FACTOR + 1)
-    if more:
-        first, second = rng.randrange(11, LIMIT + 1), rng.randrange(2, 10)
-    if op == "*":
-        return Line(first, "*", second)
-    return Line(first * second, "/", second) if op == "/" else Line(rng.randrange(2, LIMIT + 1), "mod", second)
+    return Line(first, "*", second) if op == "*" else Line(first * second, "/", second)
 
 
 def make_sheet(rng: random.Random, level: int = 5) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphflow.benchmarks.mini.gsm8k_story import Infeasible, Story
+from graphflow.benchmarks.mini.gsm8k_story import SMALL_LIMIT, Infeasible, Story
 from graphflow.benchmarks.mini.gsm8k_words import (
     BOXES_AND_LOOSE,
     BOXES_OF,
@@ -14,7 +14,6 @@ from graphflow.benchmarks.mini.gsm8k_words import (
     LOSE,
     MONEY_OPENINGS,
     OPENINGS,
-    THIRD,
     TIMES,
     TIMES_TAILS,
     TWO_PARTS,
@@ -30,14 +29,14 @@ def _verb(s: Story, gains: bool) -> str:
 
 def has(s: Story, who: str) -> None:
     """Somebody has a number of things."""
-    n = s.amount(3000 if s.large else 90)
+    n = s.amount(3000 if s.large else SMALL_LIMIT)
     s.holds[who] = n
     s.say(s.fill(s.rng.choice(OPENINGS), n=n, p=who), alone=who)
 
 
 def parts(s: Story, who: str) -> None:
     """Somebody has things of two sorts."""
-    n, m = s.amount(3000 if s.large else 50), s.amount(3000 if s.large else 45)
+    n, m = s.amount(3000 if s.large else 20), s.amount(3000 if s.large else 20)
     s.holds[who] = s.line(n, "+", m, "parts")
     s.say(s.fill(s.rng.choice(TWO_PARTS), n=n, m=m, p=who), alone=who)
 
@@ -51,9 +50,9 @@ def boxes(s: Story, who: str) -> None:
 
 def boxes_and_loose(s: Story, who: str) -> None:
     """Somebody has n boxes with m things in each, and some more."""
-    n, m = s.factors(9000 if s.large else 80)
+    n, m = s.factors(9000 if s.large else SMALL_LIMIT - 4)
     total = s.line(n, "*", m)
-    k = s.amount(999 if s.large else 99 - n * m)
+    k = s.amount(999 if s.large else SMALL_LIMIT - n * m)
     s.holds[who] = s.line(total, "+", k, "boxes+")
     s.say(s.fill(s.rng.choice(BOXES_AND_LOOSE), n=n, m=m, k=k, p=who), alone=who)
 
@@ -105,13 +104,6 @@ def half(s: Story, who: str) -> None:
     s.tell(who, s.fill(s.rng.choice(HALF)), others=True)
 
 
-def third(s: Story, who: str) -> None:
-    """Somebody parts with a third of the things."""
-    gone = s.line(s.holds[who], "/", 3)
-    s.holds[who] = s.line(s.holds[who], "-", gone, "third")
-    s.tell(who, s.fill(s.rng.choice(THIRD)), others=True)
-
-
 def _packs(s: Story, who: str, gains: bool) -> None:
     n, m = s.factors(s.room(who) if gains else s.value(s.holds[who]) - 1)
     total = s.line(n, "*", m)
@@ -152,42 +144,6 @@ def rate_gain(s: Story, who: str) -> None:
 def rate_lose(s: Story, who: str) -> None:
     """Somebody parts with m things a day for n days."""
     _rate(s, who, False)
-
-
-def net(s: Story, who: str) -> None:
-    """Somebody gets things and passes some of these on."""
-    n = s.amount(s.room(who))
-    m = s.amount(n - 1)
-    rest = s.line(n, "-", m)
-    s.holds[who] = s.line(s.holds[who], "+", rest, "net")
-    tail = s.rng.choice(("gives {m} of them to {q}", "loses {m} of them", "sells {m} of them"))
-    s.tell(who, s.fill(f"{_verb(s, True)} {{n}} {{t}} but {tail}", n=n, m=m), others=True)
-
-
-def gift(s: Story, who: str) -> None:
-    """A friend passes on half of what the friend has."""
-    n = 2 * s.rng.randrange(2, 13) if not s.large else 2 * s.rng.randrange(50, 1000)
-    part = s.line(n, "/", 2)
-    s.holds[who] = s.line(s.holds[who], "+", part, "gift")
-    s.say(s.connector() + s.fill("{q} has {n} {t} and gives half of them to {p}.", n=n, p=who))
-
-
-def share(s: Story, who: str) -> None:
-    """Everything is shared equally and somebody keeps one share."""
-    k = s.divisor(s.value(s.holds[who]))
-    s.holds[who] = s.line(s.holds[who], "/", k, "share")
-    s.say(
-        s.fill(
-            s.rng.choice(
-                (
-                    "All the {t} of {p} are shared equally by {n} people, and {p} is one of them.",
-                    "{p} makes {n} equal parts of all the {t} and keeps one part.",
-                )
-            ),
-            n=k,
-            p=who,
-        )
-    )
 
 
 def transfer(s: Story, who: str) -> None:
@@ -257,8 +213,7 @@ def wage(s: Story, who: str) -> None:
 
 STARTS: dict[Event, int] = {has: 10, parts: 4, boxes: 5, boxes_and_loose: 2}
 CHANGES: dict[Event, int] = {
-    gain: 24, lose: 24, times: 8, half: 8, third: 5, packs_gain: 9, packs_lose: 6, rate_gain: 7, rate_lose: 6, net: 6,
-    gift: 5, share: 7,
+    gain: 24, lose: 24, times: 8, half: 8, packs_gain: 9, packs_lose: 6, rate_gain: 7, rate_lose: 6,
 }  # fmt: skip
 TRADES: dict[Event, int] = {buy: 10, pay: 6, sell: 6, earn: 6, wage: 5}
 

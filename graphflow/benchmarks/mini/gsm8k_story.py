@@ -9,7 +9,7 @@ from graphflow.benchmarks.mini.gsm8k_words import ASIDES, CONNECTORS, HE, NUMBER
 from graphflow.benchmarks.mini.problem import NAMES, Line, Operand
 from graphflow.benchmarks.mini.words import BOXES, PEOPLE, PLURAL, THINGS
 
-SMALL_LIMIT, SMALL_FACTOR, LARGE_LIMIT = 99, 12, 99_999
+SMALL_LIMIT, SMALL_FACTOR, LARGE_LIMIT = 40, 9, 99_999
 
 
 class Infeasible(Exception):
@@ -20,7 +20,7 @@ class Story:
     """Sentences and lines of one problem.
 
     Attributes:
-        large: The number regime. Small: numbers and results up to 99, factors up to 12; large: up to 99,999.
+        large: The number regime. Small: numbers and results up to 40, factors up to 9; large: up to 99,999.
         people: Four different names: two who may be asked about, a friend, one who has no part.
         things: The objects of the story, and others for sentences that do not matter.
         holds: What a person holds: a number or a reference to a line.
@@ -38,7 +38,7 @@ class Story:
         self.holds: dict[str, Operand] = {}
         self.quiet: set[str] = set()
         self.sentences: list[tuple[str, bool]] = []
-        self._spelt = not large and rng.random() < 0.18
+        self._spelt = not large and rng.random() < 0.1
         self._lines: list[Line] = []
         self._results: list[int] = []
         self._kinds: list[str] = []
@@ -83,7 +83,7 @@ class Story:
     def amount(self, limit: int = LARGE_LIMIT) -> int:
         """A number to start with, to add or to take away, at most ``limit``."""
         if not self.large:
-            low, high = (2, 13) if self.rng.random() < 0.4 else (3, 50)
+            low, high = (2, 13) if self.rng.random() < 0.4 else (3, 31)
         else:
             low, high = self.rng.choice(((100, 1000), (100, 1000), (1000, 5000), (11, 100)))
         high = min(high, limit + 1)
@@ -112,7 +112,9 @@ class Story:
     def divisor(self, value: int, low: int = 2) -> int:
         """A small number that divides ``value``."""
         found = [
-            k for k in range(low, SMALL_FACTOR + 1) if value % k == 0 and k < value and (self.large or value // k <= 12)
+            k
+            for k in range(low, SMALL_FACTOR + 1)
+            if value % k == 0 and k < value and (self.large or value // k <= SMALL_FACTOR)
         ]
         if not found:
             raise Infeasible

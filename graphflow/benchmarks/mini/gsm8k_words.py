@@ -64,7 +64,6 @@ LOSE = (
 TIMES = {2: "doubles", 3: "triples"}
 TIMES_TAILS = ("", " in a game", " by mail", " at the fair")
 HALF = ("gives half of the {t} to {q}", "loses half of the {t}", "sells half of the {t}", "uses half of the {t}")
-THIRD = ("gives a third of the {t} to {q}", "loses a third of the {t}", "sells a third of the {t}")
 
 HAVE = (
     "How many {t} does {p} have now?",
@@ -94,7 +93,6 @@ MONEY_OPENINGS = (
 )
 GOODS = ("a lunch", "a bus ride", "a book", "a lamp", "a coat", "a cake", "a toy", "a chair")
 WORK = ("for washing a car", "for a day of work", "by painting a wall", "in the garden of a friend")
-WEEK_VERBS = (("sells", "sell"), ("collects", "collect"), ("packs", "pack"), ("makes", "make"), ("counts", "count"))
 
 SCENES = (
     "It is a warm day.",

@@ -1,4 +1,4 @@
-r"""mini-math: twenty families from one operation to expressions as answers, in ``\boxed{}`` (our choice).
+r"""mini-math: sixteen families from one operation to expressions as answers, in ``\boxed{}`` (our choice).
 
 A question is composed of what is given, what is asked for, a verb, a notation and, now and then, a remark that does not
 matter. Answers that are expressions or fractions cannot be printed by a program and have to be worked out in steps.

@@ -97,42 +97,19 @@ def polynomial(rng: random.Random) -> Item:
     return Item(f"f({x})", lines.done(), shape, f"f(x) = {text}")
 
 
-def composition(rng: random.Random) -> Item:
-    """One function after another."""
-    a, b, c, d, x = (rng.randrange(2, top) for top in (10, 30, 10, 20, 12))
-    signs = rng.choice("+-"), rng.choice("+-")
-    square, order = rng.random() < 0.3, rng.choice(("f(g({}))", "f(g({}))", "g(f({}))", "f(f({}))"))
-    f = f"f(x) = {a}x {signs[0]} {b}"
-    g = f"g(x) = {'x^2' if square else f'{c}x'} {signs[1]} {d}"
-    lines = Lines()
-    value = x
-    for name in (order[2], order[0]):
-        if name == "f":
-            value = lines.add(lines.add(a, "*", value), signs[0], b)
-        else:
-            value = lines.add(lines.add(value, "*", value) if square else lines.add(c, "*", value), signs[1], d)
-    given = f"{f} and {g}" if rng.random() < 0.7 else f"{g} and {f}"
-    return Item(order.format(x), lines.done(), f"{order}{signs[0]}{signs[1]}{square}", given)
-
-
 EXPAND = ("Expand {}.", "Multiply out {}.", "Write {} without brackets.")
 
 
 def expand(rng: random.Random) -> Item:
-    """Brackets multiplied out or collected."""
-    kind = rng.choice(("two", "two", "two", "lead", "square", "collect"))
-    a, b, k, m = (rng.randrange(2, top) for top in (13, 13, 7, 7))
+    """Brackets multiplied out."""
+    kind = rng.choice(("two", "two", "two", "lead", "square"))
+    a, b, k = (rng.randrange(2, top) for top in (10, 10, 5))
     first, second = rng.choice("+-"), rng.choice("+-")
     lines = Lines()
     if kind == "square":
         lines.add(2, "*", a)
         lines.add(a, "*", a)
         text, form = f"(x {first} {a})^2", f"x^2 {first} {{a}}x + {{b}}"
-    elif kind == "collect":
-        first = second = "+"
-        lines.add(k, "+", m)
-        lines.add(lines.add(k, "*", a), "+", lines.add(m, "*", b))
-        text, form = f"{k}(x + {a}) + {m}(x + {b})", "{a}x + {d}"
     else:
         inner = lines.add(k, "*", b) if kind == "lead" else b
         top, low = (inner, a) if lines.value(inner) > a else (a, inner)
@@ -157,7 +134,7 @@ FACTOR = ("Factor {}.", "Write {} as a product.", "Split {} into two factors.")
 
 def factor(rng: random.Random) -> Item:
     """A quadratic written as a product: one factor divides the last number, the middle number gives the other."""
-    small, big = sorted((rng.randrange(1, 13), rng.randrange(1, 13)))
+    small, big = sorted((rng.randrange(1, 10), rng.randrange(1, 10)))
     first, second = rng.choice("+-"), rng.choice("+-")
     middle = big + small if second == "+" else big - small
     if middle < 2:
@@ -179,7 +156,7 @@ def factor(rng: random.Random) -> Item:
 def squares(rng: random.Random) -> Item:
     """Differences of squares: as a product, multiplied out, and in numbers."""
     kind = rng.choice(("product", "lead product", "out", "lead out", "numbers"))
-    a, k = rng.randrange(2, 16), rng.randrange(2, 10)
+    a, k = rng.randrange(2, 13), rng.randrange(2, 7)
     lines = Lines()
     if kind == "numbers":
         a, b = rng.randrange(20, 100), rng.randrange(1, 20)
@@ -207,7 +184,7 @@ def squares(rng: random.Random) -> Item:
 
 def reduce(rng: random.Random) -> Item:
     """A fraction in lowest terms."""
-    g, a, b = rng.randrange(2, 20), rng.randrange(2, 30), rng.randrange(2, 30)
+    g, a, b = rng.randrange(2, 7), rng.randrange(2, 10), rng.randrange(2, 10)
     if math.gcd(a, b) > 1 or a == b:
         raise Infeasible
     a, b = a * g, b * g
@@ -227,7 +204,7 @@ def reduce(rng: random.Random) -> Item:
 def fractions(rng: random.Random) -> Item:
     """Two fractions added, subtracted or multiplied; the result is in lowest terms without reducing."""
     op = rng.choice("++-*")
-    b, d = rng.randrange(2, 13), rng.randrange(2, 13)
+    b, d = rng.randrange(2, 8), rng.randrange(2, 8)
     a, c = rng.randrange(1, b), rng.randrange(1, d)
     if math.gcd(a, b) > 1 or math.gcd(c, d) > 1:
         raise Infeasible
@@ -248,7 +225,7 @@ def fractions(rng: random.Random) -> Item:
 
 
 ALGEBRA: dict[str, tuple[Family, int]] = {
-    "linear": (linear, 9), "system": (system, 5), "polynomial": (polynomial, 5), "composition": (composition, 4),
+    "linear": (linear, 9), "system": (system, 5), "polynomial": (polynomial, 5),
     "expand": (expand, 9), "factor": (factor, 6), "squares": (squares, 5), "reduce": (reduce, 7),
     "fractions": (fractions, 7),
 }  # fmt: skip

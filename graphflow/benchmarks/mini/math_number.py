@@ -120,17 +120,6 @@ def gcd(rng: random.Random) -> Item:
     return Item(target, lines.done(), given=given, program=f"import math\ndef solve():\n    return math.gcd({a}, {b})")
 
 
-def lcm(rng: random.Random) -> Item:
-    """Least common multiple by way of the greatest common divisor."""
-    a, b, _ = _euclid_pair(rng, rng.random() < 0.3, 1)
-    lines = Lines()
-    common = lines.euclid(a, b)
-    lines.add(lines.add(a, "/", common), "*", b)
-    target = rng.choice(("the least common multiple of", "the smallest number that is a multiple of"))
-    program = f"import math\ndef solve():\n    return {a} // math.gcd({a}, {b}) * {b}"
-    return Item(f"{target} {a} and {b}", lines.done(), program=program)
-
-
 def remainder(rng: random.Random) -> Item:
     """Remainder of a sum, a product or a power."""
     kind = rng.choice(("+", "*", "^2", "^3", "*+", "+*"))
@@ -176,26 +165,6 @@ def term_of(rng: random.Random) -> Item:
     else:
         given = f"an arithmetic sequence starts at {a} and {'falls' if falls else 'grows'} by {d} each step"
     return Item(rng.choice((f"term number {n}", f"its term number {n}")), lines.done(), f"{shown} {falls}", given)
-
-
-def series(rng: random.Random) -> Item:
-    """Sum of an arithmetic sequence, or of the first whole numbers."""
-    lines = Lines()
-    kind, n = rng.choice(("first", "even", "terms", "terms")), rng.randrange(5, 40)
-    if kind != "terms":
-        total = lines.add(lines.add(n, "+", 1), "*", n)
-        if kind == "first":
-            lines.add(total, "/", 2)
-        return Item(
-            f"the sum of the first {n} {'positive whole' if kind == 'first' else 'positive even'} numbers",
-            lines.done(),
-            kind,
-        )
-    a, d = rng.randrange(1, 30), rng.randrange(2, 10)
-    last = lines.add(a, "+", lines.add(lines.add(n, "-", 1), "*", d))
-    lines.add(lines.add(lines.add(a, "+", last), "*", n), "/", 2)
-    given = f"an arithmetic sequence starts at {a} and grows by {d} each step"
-    return Item(f"the sum of its first {n} terms", lines.done(), kind, given)
 
 
 def percent(rng: random.Random) -> Item:
@@ -271,26 +240,7 @@ def rectangle(rng: random.Random) -> Item:
     return Item("its area", lines.done(), kind, f"a square has perimeter {4 * a}")
 
 
-def multiples(rng: random.Random) -> Item:
-    """How many multiples of a number there are below a bound, or between two bounds."""
-    m, large = rng.randrange(3, 16), rng.random() < 0.4
-    n = rng.randrange(100, 999) if large else rng.randrange(30, 100)
-    lines, kind = Lines(), rng.choice(("below", "upto", "between"))
-
-    def count(bound: Operand) -> str:
-        return lines.add(lines.add(bound, "-", lines.add(bound, "mod", m)), "/", m)
-
-    if kind == "between":
-        low = m * rng.randrange(2, max(3, n // m - 2))
-        lines.add(count(n), "-", lines.add(low, "/", m))
-        return Item(f"the number of multiples of {m} that are greater than {low} and at most {n}", lines.done(), kind)
-    count(lines.add(n, "-", 1) if kind == "below" else n)
-    where = rng.choice(("below", "less than")) if kind == "below" else rng.choice(("up to", "at most"))
-    return Item(f"the number of positive multiples of {m} {where} {n}", lines.done(), kind)
-
-
 NUMBER: dict[str, tuple[Family, int]] = {
-    "basic": (basic, 5), "expression": (expression, 11), "gcd": (gcd, 5), "lcm": (lcm, 4), "remainder": (remainder, 6),
-    "term": (term_of, 4), "series": (series, 3), "percent": (percent, 4), "mean": (mean, 4),
-    "rectangle": (rectangle, 5), "multiples": (multiples, 3),
+    "basic": (basic, 5), "expression": (expression, 11), "gcd": (gcd, 5), "remainder": (remainder, 6),
+    "term": (term_of, 4), "percent": (percent, 4), "mean": (mean, 4), "rectangle": (rectangle, 5),
 }  # fmt: skip

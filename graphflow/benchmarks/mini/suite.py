@@ -32,7 +32,7 @@ class MiniBenchmark(Benchmark):
     beginning of a larger one. The split ``heldout`` has problem structures that no other split has.
     """
 
-    version = 3
+    version = 4
     splits = (*SPLITS, HELD_OUT)
 
     def __init__(self, kind: str, config: BenchmarkConfig) -> None:

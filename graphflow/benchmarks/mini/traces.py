@@ -160,7 +160,7 @@ def selection(right: Sequence[str], wrong: Sequence[str], rng: random.Random) ->
     return [*given(candidates), *call("ensemble_select", "ABC"[good.index(True)])]
 
 
-HARD_SHARE = 0.15  # of problems that are hard by hand whose worked steps are shown: most of those cannot be learnt
+HARD_SHARE = 0.15  # of problems that are hard by hand whose worked steps are shown and checked: most cannot be learnt
 NO_VALUE = "error: solve() returned nothing"
 
 
@@ -171,16 +171,16 @@ def _program(problem: Problem) -> Branch:
 def hard_by_hand(problem: Problem) -> bool:
     """Whether a step has numbers that nobody multiplies or adds in one go."""
     rows = evaluate(problem.lines)
-    return any(row[3] > 999 or (row[1] in "*/" and min(row[0], row[2]) > 12) for row in rows)
+    return any(row[3] > 199 or (row[1] in "*/" and min(row[0], row[2]) > 12) for row in rows)
 
 
 def arithmetic_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     """Branches of a word or mathematics problem."""
     solution = problem.solution()
     short = problem.final.format(problem.answer) if "boxed" in problem.final else problem.answer
-    branches = _checked(problem, rng)
+    branches: list[Branch] = []
     if not hard_by_hand(problem) or rng.random() < HARD_SHARE:
-        branches.append(call("generate_cot", solution))
+        branches += [*_checked(problem, rng), call("generate_cot", solution)]
     if len(problem.lines) == 1 or rng.random() < 0.3:
         branches.append(call("answer_generate", short))
     program = _program(problem)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graphflow.backbone.packing import Document, Piece, documents
@@ -30,10 +31,16 @@ class TraceWriter:
         turns: Its turn format.
         prompts: Static prompt of every operation.
         text_weight: Weight of task text in the loss; outputs have 1 or more (`output_weight`).
+        words: Operation prompts are cut to so many words, 0: whole. What follows stands where it would after the whole
+            prompt, so that distances are learnt without the tokens between (after PoSE, Zhu et al. 2023).
     """
 
-    def __init__(self, tokenizer: Any, turns: TurnFormat, prompts: Mapping[str, str], text_weight: float = 0.0):
+    def __init__(
+        self, tokenizer: Any, turns: TurnFormat, prompts: Mapping[str, str], text_weight: float = 0.0, words: int = 0
+    ):
         self.tokenizer, self.turns, self.prompts, self.text_weight = tokenizer, turns, prompts, text_weight
+        self.words = words
+        self._prompts: dict[str, Piece] = {}
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text with its special tokens."""
@@ -62,9 +69,22 @@ class TraceWriter:
     def pieces(self, branch: Branch, blocked: bool = False) -> Iterator[Piece]:
         """The turns of a branch; ``blocked``: operation prompts see nothing before themselves."""
         for turn in branch:
+            if turn.role is Role.OPERATION:
+                yield self.prompt(turn.text, self.turns.write_operation, blocked)
+                continue
             ids = self.ids(self.text(turn))
             weights = {Role.OUTPUT: output_weight(len(ids)), Role.TASK: self.text_weight}
-            yield Piece(ids, weights.get(turn.role, 0.0), blocked and turn.role is Role.OPERATION)
+            yield Piece(ids, weights.get(turn.role, 0.0))
+
+    def prompt(self, operation: str, write: Callable[[str], str], blocked: bool = False) -> Piece:
+        """An operation's prompt as ``write`` puts it into a context, cut if prompts are."""
+        text = write(self.prompts[operation])
+        if text not in self._prompts:
+            ids = whole = self.ids(text)
+            if self.words:
+                ids = self.ids(write(" ".join(self.prompts[operation].split()[: self.words])))
+            self._prompts[text] = Piece(ids, gap=len(whole) - len(ids))
+        return replace(self._prompts[text], blocked=blocked)
 
     def write(self, trace: Trace, length: int, blocked: bool = False) -> Iterator[Document]:
         """Task-first documents of at most ``length`` tokens that hold every branch of a trace."""
@@ -73,7 +93,11 @@ class TraceWriter:
 
     def call_root(self, operation: str, root: str) -> tuple[str, str]:
         """Operation and beginning of the task in the operation-first layout, as two texts."""
-        return self.turns.write_instruction(self.prompts[operation]), self.turns.task[0] + root if root else ""
+        return self.turns.write_instruction(self.prompts[operation]), self.call_task(root)
+
+    def call_task(self, root: str) -> str:
+        """Common beginning of the tasks of operation-first calls; empty where there is none."""
+        return self.turns.task[0] + root if root else ""
 
     def call_text(self, call: Call, continued: bool) -> str:
         """A call after its root, up to the output; ``continued``: the root holds the task's beginning."""
@@ -92,8 +116,8 @@ class TraceWriter:
             calls: The calls.
             length: Tokens of a document.
         """
-        instruction, begun = self.call_root(operation, root)
-        start = [Piece(self.ids(instruction)), Piece(self.ids(begun), self.text_weight)]
+        instruction = self.prompt(operation, self.turns.write_instruction)
+        start = [instruction, Piece(self.ids(self.call_task(root)), self.text_weight)]
         branches = []
         for call in calls:
             text = self.call_text(call, bool(root))
