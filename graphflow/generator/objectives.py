@@ -97,7 +97,7 @@ class Outcomes:
 
 
 class Objective(ABC):
-    """What training minimises; subclasses override `value`, and `prepare` where they learn something themselves."""
+    """What training minimises; `prepare` is for those that learn something themselves."""
 
     def __init__(self, config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> None:
         self.config, self.sampler, self.plans = config, sampler, plans
@@ -106,21 +106,36 @@ class Objective(ABC):
         """Called once before training, with all training outcomes."""
 
     @abstractmethod
+    def loss(self, logits: Tensor, batch: Outcomes, generator: torch.Generator, progress: float) -> Tensor:
+        """The scalar to minimise.
+
+        Args:
+            logits: Edge and answer logits ``[B, E + n]``.
+            batch: Outcomes of the same B tasks, at least one workflow known for each.
+            generator: Source of noise.
+            progress: Share of the training that is over, 0 to 1.
+        """
+
+
+class Worth(Objective):
+    """Maximises what the choice is worth, after a warm start by imitation."""
+
+    @abstractmethod
     def value(
         self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
     ) -> Tensor:
         """What each task's choice is worth ``[B]``, differentiable.
 
         Args:
-            logits: Edge and answer logits ``[B, E + n]``.
+            logits: As for `Objective.loss`; batch, generator and progress likewise.
             scores: Log-probabilities ``[B, W]``, minus infinity where the workflow was not executed on the task.
-            batch: Outcomes of the same B tasks, at least one workflow known for each.
+            batch: Outcomes.
             generator: Source of noise.
-            progress: Share of the training that is over, 0 to 1.
+            progress: Share of the training that is over.
         """
 
     def loss(self, logits: Tensor, batch: Outcomes, generator: torch.Generator, progress: float) -> Tensor:
-        """The scalar to minimise; arguments as for `value`."""
+        """See `Objective.loss`."""
         if progress < self.config.warm_start:
             return imitation_loss(self.plans.log_prob(logits), batch, self.config.sharpness)
         scores = self.plans.log_prob(logits).masked_fill(~batch.known, float("-inf"))
@@ -149,28 +164,22 @@ def imitation_loss(log_prob: Tensor, batch: Outcomes, sharpness: float) -> Tenso
 class Imitation(Objective):
     """Maximum likelihood of good workflows."""
 
-    def value(
-        self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
-    ) -> Tensor:
-        """Not used: `loss` is overridden."""
-        raise NotImplementedError
-
     def loss(self, logits: Tensor, batch: Outcomes, generator: torch.Generator, progress: float) -> Tensor:
         """See `imitation_loss`."""
         return imitation_loss(self.plans.log_prob(logits), batch, self.config.sharpness)
 
 
-class Expected(Objective):
+class Expected(Worth):
     """Mean reward over the executed workflows, each weighted by its probability among them."""
 
     def value(
         self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
     ) -> Tensor:
-        """See `Objective.value`."""
+        """See `Worth.value`."""
         return (scores.softmax(-1) * batch.reward).sum(-1)
 
 
-class Gumbel(Objective):
+class Gumbel(Worth):
     """What a fitted outcome model says about the generator's own workflows, decoded straight-through."""
 
     def __init__(self, config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> None:
@@ -195,7 +204,7 @@ class Gumbel(Objective):
     def value(
         self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
     ) -> Tensor:
-        """See `Objective.value`."""
+        """See `Worth.value`."""
         if self.model is None:
             raise RuntimeError("Gumbel.prepare must be called before Gumbel.loss")
         start, end = self.config.start_temperature, self.config.end_temperature
