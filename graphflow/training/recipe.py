@@ -29,9 +29,8 @@ class Recipe:
         repeat_share: Share of the budget, at its beginning, that is repeated random tokens alone: nothing but copying
             lowers their loss (our choice). Some stay in the mixture, or copying is lost again; 0: none at all.
         repeat_rate: Factor on the learning rates meanwhile.
-        short_share: Share of the budget in which operation prompts are mostly cut to their first words, with what follows
-            at the positions that it has after whole ones (our choice: it spends the steps on outputs instead of on
-            prompts).
+        short_share: Share of the budget in which operation prompts are mostly cut to their first words; what follows
+            keeps the positions that it has after whole ones (our choice: steps go to outputs instead of prompts).
         whole_share: Share of the steps before that with whole prompts.
         growth_share: Share of the budget over which problems grow from the easiest to the suite's own.
         drill_from: Share of the budget after which arithmetic sheets come in; mental arithmetic is slow to learn and

@@ -5,8 +5,8 @@ import torch
 from graphflow.backbone.packing import Document, Piece, documents, pack, size_of
 
 
-def piece(*ids, weight=0.0, blocked=False):
-    return Piece(ids, weight, blocked)
+def piece(*ids, weight=0.0, blocked=False, gap=0):
+    return Piece(ids, weight, blocked, gap)
 
 
 def test_documents_repeat_the_root_where_branches_do_not_fit():
@@ -74,6 +74,38 @@ def test_a_window_counts_positions_not_places_in_the_row():
     seen = rows.mask(window=2)[0, 0].int().tolist()
     assert seen[3] == [0, 0, 1, 1, 0], "position 3 sees positions 2 and 3"
     assert seen[4] == [0, 1, 0, 0, 1], "position 2 of the other branch sees position 1 of the root"
+
+
+def test_a_gap_moves_the_last_token_and_all_that_follows():
+    """An abridged piece takes the room of the whole one, in the root and in a branch, and costs its own tokens."""
+    root = [piece(1, 2, gap=3), piece(3)]
+    branches = [[piece(4, 5, 6, gap=2, blocked=True), piece(7, 8, weight=1.0)], [piece(9, gap=4), piece(10)]]
+    (document,) = documents(root, branches, 10)
+    assert document.ids == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert document.positions == [0, 4, 5, 6, 7, 10, 11, 12, 10, 11], "5 + 1 of the root, then 3 + 2, then 1 + 4"
+    assert document.branches == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
+    assert document.blocks == [0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+    rows = pack(lambda: iter([document]), rows=1, length=10, misses=1)
+    assert rows.positions.tolist() == [document.positions]
+    assert rows.labels.tolist() == [[-100] * 5 + [7, 8] + [-100] * 3]
+    (whole,) = documents([piece(0, 0, 0, 0, 0), piece(3)], [[piece(7, 8)]], 8)
+    (cut,) = documents([piece(0, 0, gap=3), piece(3)], [[piece(7, 8)]], 5)
+    assert set(zip(cut.ids, cut.positions, strict=True)) < set(zip(whole.ids, whole.positions, strict=True))
+    second = [document.positions for document in documents(root, branches, 8)][1]
+    assert second == [0, 4, 5, 10, 11], "the root's gap is there again where the root is repeated"
+
+
+def test_a_window_counts_the_positions_of_a_gap():
+    """Root at 0, 1 and 6, a branch at 7 and 8: with three positions to see, the gap hides what stands beside it."""
+    (document,) = documents([piece(1, 2, 3, gap=4)], [[piece(4, 5)]], 5)
+    assert document.positions == [0, 1, 6, 7, 8]
+    rows = pack(lambda: iter([document]), rows=1, length=5, misses=1)
+    expected = torch.tensor(
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]], dtype=torch.bool
+    )
+    assert torch.equal(rows.mask(window=3)[0, 0], expected)
+    assert torch.equal(rows.mask(window=6)[0, 0, 2], torch.tensor([False, True, True, False, False]))
+    assert torch.equal(rows.mask()[0, 0], torch.ones(5, 5).tril().bool()), "without a window it hides nothing"
 
 
 def test_labels_are_the_next_token_of_the_same_branch():

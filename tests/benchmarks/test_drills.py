@@ -3,21 +3,26 @@
 import random
 import re
 
+import pytest
+
 from graphflow.benchmarks.mini.drills import make_sheet
 from graphflow.benchmarks.mini.traces import BRANCHES, DRILL, Role, make_calls, make_trace, mistaken
 
 
-def test_results_are_right_and_small_at_first():
-    rng, seen = random.Random("sheets"), set()
-    for _ in range(200):
-        sheet = make_sheet(rng, level=1)
+@pytest.mark.parametrize(("level", "limit"), [(1, 40), (2, 40), (3, 99), (5, 99)])
+def test_results_are_right_and_small_at_first(level, limit):
+    """The tables up to 9 times 9 throughout; larger numbers to add, take away and divide with a remainder from 3 on."""
+    rng, largest = random.Random(f"sheets/{level}"), {}
+    for _ in range(400):
+        sheet = make_sheet(rng, level)
         for left, op, right, result in re.findall(r"(\d+) ([-+*/]|mod) (\d+) = (\d+)\.", sheet.solution()):
             a, b, c = int(left), int(right), int(result)
-            assert c == {"+": a + b, "-": a - b, "*": a * b, "/": a // b, "mod": a % b}[op] and c <= 144
-            seen.add(op)
+            assert c == {"+": a + b, "-": a - b, "*": a * b, "/": a // b, "mod": a % b}[op]
+            assert min(a, b) > 0 and (op in "+-" or b <= 9)
+            assert op != "/" or a % b == 0
+            largest[op] = max(largest.get(op, 0), a, b, c)
         assert sheet.solution().count("=") == len(sheet.lines) and sheet.result() == sheet.answer
-    assert seen == {"+", "-", "*", "/", "mod"}
-    assert any(row > 144 for _ in range(50) for row in map(int, make_sheet(rng).answer.split(", ")))
+    assert largest == {"+": limit, "-": limit, "mod": limit, "*": 81, "/": 81}
 
 
 def test_a_mistake_in_any_line_changes_the_answer():

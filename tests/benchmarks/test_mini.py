@@ -11,6 +11,7 @@ from graphflow.benchmarks.mini.problem import HELD_OUT, Line, Problem, draw, eva
 from graphflow.benchmarks.mini.suite import MAKERS, SIZES
 from graphflow.benchmarks.mini.traces import (
     BRANCHES,
+    HARD_SHARE,
     Role,
     Stage,
     calls,
@@ -111,13 +112,29 @@ def test_mistaken_solutions_are_wrong_where_they_say(kind):
         assert right[:line] == wrong[:line] and right[line] != wrong[line], (problem.solution(), worked)
         assert worked.endswith(problem.final.format(answer)) and answer != problem.answer
         lines.add(line)
-    assert len(lines) > 2 and benchmark.version == 3
+    assert len(lines) > 2 and benchmark.version == 4
 
 
 def test_hard_by_hand():
-    assert not hard_by_hand(Problem("", "", "", 1, lines=(Line(12, "*", 12), Line("a", "+", 500))))
+    assert not hard_by_hand(Problem("", "", "", 1, lines=(Line(12, "*", 16), Line("a", "+", 7), Line(500, "-", 301))))
     assert hard_by_hand(Problem("", "", "", 1, lines=(Line(13, "*", 13),)))
-    assert hard_by_hand(Problem("", "", "", 1, lines=(Line(600, "+", 500),)))
+    assert hard_by_hand(Problem("", "", "", 1, lines=(Line(199, "+", 1),)))
+
+
+@pytest.mark.parametrize("kind", ["gsm8k", "math"])
+def test_what_is_hard_by_hand_is_rarely_worked_and_checked_by_hand(kind):
+    """Worked steps, their review and their judgement come together: always, or in `HARD_SHARE` of the hard problems."""
+    rng, shown = random.Random("hard"), {True: [], False: []}
+    while min(map(len, shown.values())) < 300:
+        problem = draw(MAKERS[kind], rng, "train")
+        branches = BRANCHES[kind](problem, rng)
+        names = [turn.text for branch in branches for turn in branch if turn.role is Role.OPERATION]
+        first = {branch[0].text for branch in branches}
+        assert names.count("review") == names.count("judge") == ("generate_cot" in first) <= 1
+        assert {"program", "decompose"} <= first
+        shown[hard_by_hand(problem)].append("review" in names)
+    assert all(shown[False])
+    assert HARD_SHARE - 0.07 < sum(shown[True]) / len(shown[True]) < HARD_SHARE + 0.07
 
 
 def test_a_selection_has_a_right_candidate_and_names_the_first():

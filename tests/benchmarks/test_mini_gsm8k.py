@@ -34,8 +34,8 @@ WORDS = {
 } | {"a dozen": "12"}  # fmt: skip
 DAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 WHEN = re.compile(
-    rf"^(?:On {DAY}|In the (?:morning|afternoon|evening)|At noon|At night|Then|After that|Later|Next|After lunch"
-    r"|The next day|A day later|The day after|A week later|A month later) (?=[A-Za-z])"
+    rf"^(?:On {DAY}|In the (?:morning|afternoon|evening)|At noon|Then|After that|Later|Next|After lunch"
+    r"|The next day|A day later|The day after|A week later) (?=[A-Za-z])"
 )
 THINGS = (
     "apples pens books coins stamps cards shells marbles cookies eggs plums stones beads tickets flowers candles "
@@ -43,7 +43,7 @@ THINGS = (
 ).split()
 BOX = r"(?:boxes|bags|baskets|crates|jars|packets)"
 GAINS = r"(?:buys|finds|gets|wins|picks up|receives|collects)"
-LOSES = r"(?:loses|sells|uses|throws away|gives away|breaks|gives)"
+LOSES = r"(?:loses|sells|uses|throws away|gives away|breaks)"
 NO_MATTER = re.compile(
     r"years old|house number|The bus of|It is May|The shop closes|minutes|nobody buys|does not buy|in a book"
 )
@@ -66,11 +66,10 @@ def quantity(phrase):
 
 
 class Reader:
-    def __init__(self, start):
-        self.unknown, self.has, self.start = Fraction(start), collections.defaultdict(Fraction), {}
-        self.pool = self.result = self.goal = Fraction(0)
+    def __init__(self):
+        self.has, self.start = collections.defaultdict(Fraction), {}
+        self.result = self.goal = Fraction(0)
         self.subject = self.thing = self.wants = ""
-        self.claimed = None  # what "In the end Ada has 5 eggs" says, and what the events say
 
     def put(self, who, thing, n):
         self.has[who, thing] = Fraction(n)
@@ -98,9 +97,6 @@ class Reader:
     def relation(self, who, n, kind, thing, other):
         self.put(who, thing, self.has[other, thing] + (int(n) if kind == "more" else -int(n)))
 
-    def inverse(self, n, kind, thing, who):
-        self.put(who, thing, self.has[self.subject, thing] + (-int(n) if kind == "more" else int(n)))
-
     def event(self, who, verb, phrase):
         n, thing = quantity(phrase)
         self.add(who, thing or self.thing, n if re.fullmatch(GAINS, verb) else -n)
@@ -116,20 +112,11 @@ class Reader:
         self.has[who, thing] *= factor
         self.subject = who
 
-    def fill_pool(self, phrase):
-        self.pool, self.thing = Fraction(quantity(phrase)[0]), quantity(phrase)[1]
-
-    def share_pool(self, n, who):
-        self.put(who, self.thing, self.pool / int(n) + self.has[who, self.thing])
-
     def close(self, value):
         self.result = value
 
     def want(self, who, n):
         self.wants, self.goal = who, int(n)
-
-    def say_end(self, who, n, thing):
-        self.claimed = int(n), self.has[who, thing]
 
     RULES = (
         # money
@@ -144,41 +131,19 @@ class Reader:
          lambda s, p, n, m: s.add(p, "dollars", int(n) * int(m))),
         (r"(\w+) earns (\d+) dollars .*", lambda s, p, n: s.add(p, "dollars", int(n))),
         (r".*bike (?:that )?costs (\d+) dollars", lambda s, n: s.want("", n)),
-        # closings and shares
+        # closings
         (r"(\w+) puts all the (\w+) into (\d+) .*", lambda s, p, t, k: s.close(s.has[p, t] / int(k))),
         (rf"(\w+) fills (\d+) {BOX} equally", lambda s, p, k: s.close(s.has[p, s.thing] / int(k))),
         (rf"(\w+) packs all the (\w+) into {BOX} of (\d+)", lambda s, p, t, k: s.close(s.has[p, t] / int(k))),
-        (rf"(\w+) fills as many {BOX} of (\d+) (\w+) as possible", lambda s, p, k, t: s.close(s.has[p, t] % int(k))),
         (r"(\w+) wants to have (\d+) \w+", want),
         (r"The goal of (\w+) is to have (\d+) \w+", want),
         (r"(\w+) brings (\d+) (\w+) for (\w+)", move),
-        (r"\w+ brings (\d+ .*)", fill_pool),
-        (r"There are (.*) in the room", fill_pool),
-        (r"(\d+) of the \w+ are broken and thrown away", lambda s, n: setattr(s, "pool", s.pool - int(n))),
-        (r"\w+ keeps (\d+) of the \w+", lambda s, n: setattr(s, "pool", s.pool - int(n))),
-        (r"(\d+) people share the \w+ equally, and each takes as many as possible",
-         lambda s, k: s.close(s.pool % int(k))),
-        (r"All the \w+ are shared equally by (\d+) people, and (\w+) is one of them", share_pool),
-        (r"All the (\w+) of (\w+) are shared equally by (\d+) people, .*",
-         lambda s, t, p, k: s.scale(p, t, Fraction(1, int(k)))),
-        (r"(\w+) makes (\d+) equal parts of all the (\w+) and keeps one part",
-         lambda s, p, k, t: s.scale(p, t, Fraction(1, int(k)))),
-        (r"(\w+) already has (\d+) (\w+) at home", lambda s, p, n, t: s.add(p, t, int(n))),
-        (r"Before that (\w+) has (\d+) (\w+)", lambda s, p, n, t: s.add(p, t, int(n))),
         # who has what
-        (r"(?:Now|In the end) (\w+) has (\d+) (\w+)", say_end),
-        (r"(\w+) has some (\w+)", lambda s, p, t: s.put(p, t, s.unknown)),
-        (r"There are some (\w+) on the desk of (\w+)", lambda s, t, p: s.put(p, t, s.unknown)),
         (r"(\w+) has (\d+) (more|fewer) (\w+) than (\w+)", relation),
         (r"(\w+) has (\d+) (\w+) (more|fewer) than (\w+)", lambda s, p, n, t, k, q: s.relation(p, n, k, t, q)),
         (r"(\w+) has twice as many (\w+) as (\w+)", lambda s, p, t, q: s.put(p, t, s.has[q, t] * 2)),
         (r"(\w+) has half as many (\w+) as (\w+)", lambda s, p, t, q: s.put(p, t, s.has[q, t] / 2)),
         (r"(\w+) has (\d+) times as many (\w+) as (\w+)", lambda s, p, k, t, q: s.put(p, t, s.has[q, t] * int(k))),
-        (r"That is (\d+) (more|fewer) (\w+) than (\w+) has", inverse),
-        (r"That is twice as many (\w+) as (\w+) has", lambda s, t, p: s.put(p, t, s.has[s.subject, t] / 2)),
-        (r"That is (\d+) times as many (\w+) as (\w+) has",
-         lambda s, k, t, p: s.put(p, t, s.has[s.subject, t] / int(k))),
-        (r"(.+) has (\d+) (\w+) and gives half of them to (\w+)", lambda s, q, n, t, p: s.add(p, t, int(n) // 2)),
         (rf"There are (\d+) {BOX} on the desk of (\w+), and each holds (\d+) (\w+)",
          lambda s, n, p, m, t: s.put(p, t, int(n) * int(m))),
         (r"There are (.*) (?:on the desk|in the pocket) of (\w+)", lambda s, q, p: s.opening(p, q)),
@@ -193,10 +158,8 @@ class Reader:
         (r"(\w+) doubles the number of (\w+).*", lambda s, p, t: s.scale(p, t, 2)),
         (r"(\w+) triples the number of (\w+).*", lambda s, p, t: s.scale(p, t, 3)),
         (r"(\w+) (?:gives|loses|sells|uses) half of the (\w+).*", lambda s, p, t: s.scale(p, t, Fraction(1, 2))),
-        (r"(\w+) (?:gives|loses|sells) a third of the (\w+).*", lambda s, p, t: s.scale(p, t, Fraction(2, 3))),
         (r"(?:Every day for|For) (\d+) days (\w+) ([a-z ]+?) (\d+) (\w+)(?: every day)?", rate),
         (r"(\w+) ([a-z ]+?) (\d+) (\w+) a day for (\d+) days", lambda s, p, v, n, t, d: s.rate(d, p, v, n, t)),
-        (rf"(\w+) {GAINS} (\d+) (\w+) but {LOSES} (\d+) of them.*", lambda s, p, n, t, m: s.add(p, t, int(n) - int(m))),
         (r"(.+) gives (\d+) (\w+) to (.+)", move),
         (r"(\w+) hands (\d+) (\w+) over to (\w+)", move),
         (r"(\w+) gets (\d+) (\w+) from (.+)", lambda s, p, n, t, q: s.move(q, n, t, p)),
@@ -206,9 +169,7 @@ class Reader:
     )  # fmt: skip
 
     def answer(self, question):
-        if re.search(r"in each \w+\?|are full|left over|remain\?", question) or re.search(
-            rf"{BOX} does \w+ need", question
-        ):
+        if re.search(rf"in each \w+\?|are full|{BOX} does \w+ need", question):
             return self.result
         if re.search(r"missing|need", question):
             who = re.search(r"does (\w+) need", question)
@@ -230,55 +191,20 @@ class Reader:
         return values[0]
 
 
-def solve_week(story, question):
-    """Days of a week: each number outright or by another day."""
-    amounts, goal = {}, 0
-    for text in story:
-        if found := re.match(rf"On ({DAY}) \w+ \w+ (.*)\.", text):
-            day, rest = found.groups()
-            other = re.search(rf"than on ({DAY})|as on ({DAY})", rest)
-            base = amounts[other[1] or other[2]] if other else 0
-            word = rest.split()[0]
-            n = int(word) if word.isdigit() else {"twice": 2}.get(word, 1)
-            if " more " in rest or " fewer " in rest:
-                amounts[day] = base + (n if " more " in rest else -n)
-            elif " as many " in rest:
-                amounts[day] = base // 2 if rest.startswith("half") else base * n
-            else:
-                amounts[day] = n
-        elif found := re.search(r"wants to \w+ (\d+) \w+ in all", text):
-            goal = int(found[1])
-    days = re.findall(DAY, question)
-    if len(days) == 2:
-        return amounts[days[0]] - amounts[days[1]]
-    if days:
-        return amounts[days[0]]
-    return goal - sum(amounts.values()) if goal else sum(amounts.values())
-
-
 def solve(text):
     for word, digits in sorted(WORDS.items(), reverse=True):
         text = re.sub(rf"\b{word}\b", digits, text, flags=re.IGNORECASE)
     *story, _ = re.split(r"(?<=[.?]) ", text)
     (question,) = [s for s in story if QUESTION.search(s)]
     story = [s for s in story if not QUESTION.search(s) and not re.search(r"the story|a question", s)]
-    first = next(s for s in story if re.search(r"\d|some", s))
-    if re.match(rf"On {DAY} ", first):
-        return solve_week(story, question)
-    readers = []
-    for start in (0, 1):
-        reader = Reader(start)
-        for sentence in story:
-            reader.read(sentence)
-        readers.append(reader)
-    if "at the start" in question and "than" not in question:  # the end is linear in the unknown start
-        (end, low), (_, high) = (reader.claimed for reader in readers)
-        return (end - low) / (high - low)
-    return readers[0].answer(question)
+    reader = Reader()
+    for sentence in story:
+        reader.read(sentence)
+    return reader.answer(question)
 
 
 def test_a_reader_of_the_text_agrees(tested, problems):
-    assert {p.family for p in tested} == {"chain", "back", "compare", "pair", "money", "week", "share"}
+    assert {p.family for p in tested} == {"chain", "compare", "pair", "money"}
     for problem in tested + problems[:500]:
         assert str(solve(problem.text)) == problem.answer, problem.text
 
@@ -294,7 +220,7 @@ def test_the_reader_by_hand():
 def test_lines_answers_and_scores_agree(tested, problems):
     for problem in tested + problems:
         assert problem.result() == problem.answer
-        assert 1 <= len(problem.lines) <= 6 and problem.programmable
+        assert 1 <= len(problem.lines) <= 4 and problem.programmable
     for problem in tested:
         scope: dict = {}
         exec(problem.code(), scope)
@@ -306,9 +232,9 @@ def test_lines_answers_and_scores_agree(tested, problems):
 def values(problem):
     """Operands and results of the lines, worked out here."""
     found, rows = {}, []
-    for name, line in zip("abcdef", problem.lines, strict=False):
+    for name, line in zip("abcd", problem.lines, strict=False):
         a, b = (found.get(x, x) for x in (line.left, line.right))
-        found[name] = {"+": a + b, "-": a - b, "*": a * b, "/": a / (b or 1), "mod": a % (b or 1)}[line.op]
+        found[name] = {"+": a + b, "-": a - b, "*": a * b, "/": Fraction(a, b or 1)}[line.op]
         rows.append((a, line.op, b, found[name]))
     return rows
 
@@ -318,18 +244,16 @@ def numbers(problem):
 
 
 def test_two_number_regimes(problems):
-    small = 0
+    small, factors = [], []
     for problem in problems:
         rows = values(problem)
         assert all(0 < result <= 99_999 and result == int(result) for *_, result in rows)
         if max([*numbers(problem), 0]) > 99:
             continue
-        small += 1
-        for a, op, b, result in rows:
-            assert max(a, b, result) <= 99
-            if op in "*/":
-                assert max(b, result if op == "/" else a) <= 12
-    assert 0.5 < small / DRAWS < 0.6
+        small.append(max(n for a, _, b, result in rows for n in (a, b, result)))
+        factors += [max(b, result if op == "/" else a) for a, op, b, result in rows if op in "*/"]
+    assert max(small) == 40 and max(factors) == 9
+    assert 0.5 < len(small) / DRAWS < 0.6
 
 
 def test_levels_follow_their_definition_and_rise_with_steps(problems):
@@ -340,8 +264,10 @@ def test_levels_follow_their_definition_and_rise_with_steps(problems):
     steps = [[len(p.lines) for p in problems if p.level == level] for level in range(1, 6)]
     means = [sum(row) / len(row) for row in steps]
     assert means == sorted(means) and means[4] > means[0] + 2
-    assert min(map(len, steps)) > 0.05 * DRAWS
-    assert [len(row) for row in steps[2:]] == sorted(map(len, steps[2:]), reverse=True), "long stories are rare"
+    sizes = [len(row) / DRAWS for row in steps]
+    assert min(sizes[:4]) > 0.08 and sizes[4] > 0.015, "only four steps with large numbers and distractors are level 5"
+    assert sizes == sorted(sizes, reverse=True), "long stories are rare"
+    assert set(steps[4]) == {4} and 0.05 < sum(len(p.lines) == 4 for p in problems) / DRAWS < 0.09
 
 
 ASIDE = re.compile(NO_MATTER.pattern + r"|also (?:has|buys)| too\.")
@@ -358,7 +284,7 @@ def test_distractors_and_lengths(problems):
         used += any(n not in operands for n in numbers(problem))
     assert 0.45 < used / DRAWS < 0.65
     words = [len(p.text.split()) for p in problems]
-    assert min(words) >= 12 and max(words) <= 70 and 35 < sum(words) / DRAWS < 50
+    assert min(words) >= 12 and max(words) <= 60 and 35 < sum(words) / DRAWS < 50
 
 
 def mask(sentence):
@@ -373,11 +299,11 @@ def mask(sentence):
 
 def test_variety(problems):
     shapes = collections.Counter(p.structure for p in problems)
-    assert len(shapes) > 1000 and shapes.most_common(1)[0][1] < 0.03 * DRAWS
+    assert len(shapes) > 700 and shapes.most_common(1)[0][1] < 0.04 * DRAWS
     assert 0.05 < sum(held_out(p.structure) for p in problems) / DRAWS < 0.17
     sentences = {mask(s) for p in problems for s in re.split(r"(?<=[.?]) ", p.text)}
     events = {re.sub(r"^\w+", "_", s) if s.split()[0] not in ("On", "In", "At", "Then") else s for s in sentences}
-    assert len(events) > 900
+    assert len(events) > 2000
     first = sum(text.index("?") < len(text) / 2 for text in (p.text for p in problems) if "?" in text)
     assert 0.08 < first / DRAWS < 0.25, "the question stands first now and then"
     assert sum(bool(re.search(r"\b(?:two|three|seven|dozen)\b", p.text)) for p in problems) > 0.02 * DRAWS
@@ -440,15 +366,12 @@ def test_one_draw_is_pinned():
 
 
 PINNED = (
-    "Olga starts with 819 shells. "
-    "On Monday she loses 688 of them. "
-    "On Tuesday Simon gives 4401 shells to Olga. "
-    "On Wednesday Olga buys 6 bags with 328 shells in each. "
-    "Olga wants to have 7189 shells. "
-    "Cato loses 858 shells. "
-    "The way home takes 54 minutes. "
-    "How many more shells does Olga need? "
-    "Write the number at the end.",
-    "689",
-    "chain|lose gain packs+ need|#-# a+# #*# b+c #-d",
+    "Petra goes to the market with 6 dollars. "
+    "Ines loses 14 tickets. "
+    "In the morning Petra pays 5 dollars for a chair. "
+    "At noon Petra sells 5 stamps at 6 dollars each. "
+    "How many dollars are left with Petra? "
+    "Give the number at the end.",
+    "31",
+    "money|pay sell|#-# #*# a+b",
 )

@@ -14,8 +14,8 @@ from graphflow.benchmarks.mini.problem import Line, draw, evaluate, held_out
 
 DRAWS = 5000
 FAMILIES = set(
-    "basic expression gcd lcm remainder term series percent mean rectangle multiples linear system polynomial "
-    "composition expand factor squares reduce fractions".split()
+    "basic expression gcd remainder term percent mean rectangle linear system polynomial expand factor squares reduce "
+    "fractions".split()
 )
 
 
@@ -37,7 +37,6 @@ REMARK = re.compile(
     r"This is exercise|Exercise \d+ on page|is worth \d+ points|You have \d+ minutes|numbers are whole|No table"
     r"|last answer was|pupils solved|\\boxed"
 )
-MATHS = r"[-\dxfg^*/+() =]+"
 
 
 class Poly(dict):
@@ -106,20 +105,12 @@ def solve(text):
         found = solver(text, n)
         if found is not None:
             return found
-    body = find(r"(?:\\frac|\(|\d|\bx\b).*(?:\d|\)|\}|x)", text)
-    return poly(re.split(r" (?:as|to|in|into|for|without) ", body[0])[0])
+    return poly(find(r"(?:\\frac|\(|\d|\bx\b).*(?:\d|\)|\}|x)", text)[0])
 
 
 def solve_words(text, n):
     if "greatest common divisor" in text or "largest number that divides" in text:
         return max(k for k in range(1, min(n) + 1) if n[0] % k == n[1] % k == 0)
-    if "multiple" in text and "multiples" not in text:
-        return next(k for k in range(n[0], n[0] * n[1] + 1, n[0]) if k % n[1] == 0)
-    if "multiples" in text:
-        if "between" in text or "greater than" in text:
-            return len([k for k in range(n[1] + 1, n[2] + 1) if k % n[0] == 0])
-        top = n[1] - 1 if "below" in text or "less than" in text else n[1]
-        return len([k for k in range(1, top + 1) if k % n[0] == 0])
     if "remainder" in text or "modulo" in text:
         body = find(r"(\(?\d[-\d+*^() ]*?) (?:is divided|divided by|modulo)", text)
         return number(body[1]) % n[-1]
@@ -138,18 +129,13 @@ def solve_words(text, n):
 
 
 def solve_sequences(text, n):
-    if "positive even" in text:
-        return sum(range(2, 2 * n[0] + 1, 2))
-    if "positive whole" in text:
-        return sum(range(1, n[0] + 1))
     if "sequence" not in text:
         return None
     if "begins" in text:
         first, step, index = n[0], n[1] - n[0], n[3]
     else:
         first, step, index = n[0], -n[1] if "falls" in text else n[1], n[2]
-    terms = [first + step * i for i in range(index)]
-    return sum(terms) if "the sum" in text else terms[-1]
+    return [first + step * i for i in range(index)][-1]
 
 
 def solve_figures(text, n):
@@ -180,13 +166,8 @@ def solve_letters(text, n):
         if "2x" in asked:
             return 2 * x
         return y if "smaller" in asked or re.search(r"\by\b", asked) else x
-    functions = {name: poly(body) for name, body in re.findall(rf"([fg])\(x\) = ({MATHS[:-2]}]+?)(?:,| and|\.)", text)}
-    if functions:
-        calls = find(r"([fg])\((?:([fg])\()?(\d+)\)", text)
-        value = Fraction(calls[3])
-        for name in (calls[2], calls[1]):
-            value = functions[name](value) if name else value
-        return value
+    if found := re.search(r"f\(x\) = ([-\dx^*/+() ]+?)(?:,|\.)", text):
+        return poly(found[1])(int(find(r"f\((\d+)\)", text)[1]))
     if found := re.search(r"value of (.*) at x = (\d+)", text):
         return poly(found[1])(int(found[2]))
     if "=" in text:
@@ -212,7 +193,7 @@ def test_solvers_that_read_the_text_agree(tested, problems):
 def test_the_solver_by_hand():
     assert solve(r"Expand (x - 3)(x + 5). Put the answer in \boxed{}.") == {2: 1, 1: 2, 0: -15}
     assert solve(r"You have 9 minutes. Find the greatest common divisor of 48 and 18. Put the answer in \boxed{}.") == 6
-    assert solve(r"Find f(g(2)) if f(x) = 3x. Given g(x) = x^2 + 1. Put the answer in \boxed{}.") == 15
+    assert solve(r"If f(x) = 3x^2 - x + 1, what is f(2)? Put the answer in \boxed{}.") == 11
 
 
 def test_answers_have_the_form_that_is_asked_for(tested, problems):
@@ -274,12 +255,21 @@ def test_levels_follow_their_definition_and_rise_with_steps(problems):
 
 def test_small_and_large_numbers(problems):
     large = sum(any(n > 99 for row in evaluate(p.lines) for n in (row[0], row[2], row[3])) for p in problems)
-    assert 0.3 < large / DRAWS < 0.75
+    assert 0.35 < large / DRAWS < 0.5
     assert all(max(row[3] for row in evaluate(p.lines)) <= 1_000_000 for p in problems)
 
 
+def test_answers_that_are_expressions_need_small_numbers_alone(problems):
+    largest = collections.Counter()
+    for problem in problems:
+        if not problem.programmable:
+            used = [n for left, _, right, result in evaluate(problem.lines) for n in (left, right, result)]
+            largest[problem.family] = max(largest[problem.family], *used)
+    assert largest == {"squares": 12 * 12, "factor": 9 * 9, "expand": 9 * 9, "fractions": 71, "reduce": 6 * 9}
+
+
 def test_shares(problems):
-    assert 0.25 < sum(not p.programmable for p in problems) / DRAWS < 0.35
+    assert 0.3 < sum(not p.programmable for p in problems) / DRAWS < 0.38
     assert 0.15 < sum(bool(re.search(REMARK.pattern.rpartition("|")[0], p.text)) for p in problems) / DRAWS < 0.3
     words = [len(p.text.split()) for p in problems]
     assert min(words) >= 8 and max(words) <= 35
@@ -290,7 +280,7 @@ def test_shares(problems):
 def test_variety(problems):
     shapes = collections.Counter(p.structure for p in problems)
     assert len(shapes) > 140 and shapes.most_common(1)[0][1] < 0.05 * DRAWS
-    assert len({re.sub(r"\d+", "#", p.text) for p in problems}) > 2500
+    assert len({re.sub(r"\d+", "#", p.text) for p in problems}) > 3300
     assert 0.03 < sum(held_out(p.structure) for p in problems) / DRAWS < 0.17
 
 
@@ -316,7 +306,7 @@ def test_one_draw_is_pinned():
 
 
 PINNED = (
-    "Work out the least common multiple of 77 and 21. Give the answer in \\boxed{}.",
-    "231",
-    "lcm||#mod# #moda #/b c*#",
+    "We know that the average of 10, 38, 32, 14 and x is 22. Give $x$. Write the answer in \\boxed{}.",
+    "16",
+    "mean|missing|#+# a+# b+# #*# d-c",
 )

@@ -4,9 +4,13 @@ import random
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
-from graphflow.benchmarks.mini.traces import DRILL
-from graphflow.paths import CONF
+from graphflow.backbone.turns import MINI
+from graphflow.benchmarks.mini.suite import MAKERS
+from graphflow.benchmarks.mini.traces import DRILL, Role, make_calls, make_trace
+from graphflow.benchmarks.mini.writing import TraceWriter
+from graphflow.paths import ASSETS, CONF
 from graphflow.training.data import LONG_PASSAGES, SHORT_WORDS, Batches, prompts_of
 from graphflow.training.recipe import REPEAT, Recipe
 from graphflow.wgraph.library import load_operations
@@ -51,13 +55,62 @@ def test_sheets_come_in_late():
 
 
 def test_prompts_are_cut_while_the_recipe_says_so():
-    whole, cut = prompts_of(LIBRARY), prompts_of(LIBRARY, short=True)
-    assert set(whole) == set(cut) and "run_python" not in whole
-    assert all(
-        len(prompt.split()) == SHORT_WORDS and whole[name].startswith(prompt[:10]) for name, prompt in cut.items()
-    )
+    prompts = prompts_of(LIBRARY)
+    assert "run_python" not in prompts and min(len(prompt.split()) for prompt in prompts.values()) > SHORT_WORDS
     made = batches(short_share=0.5)
-    assert made.writers[True].prompts == cut and made.writers[False].prompts == whole
+    assert {cut: (writer.words, writer.prompts) for cut, writer in made.writers.items()} == {
+        True: (SHORT_WORDS, prompts),
+        False: (0, prompts),
+    }
+    jumps = [int(made[index].positions.diff(dim=1).max()) for index in (4, 5)]
+    assert made.recipe.short(4) and not made.recipe.short(5)
+    assert jumps[0] > SHORT_WORDS and jumps[1] == 1, "positions leave room for the words that were cut"
+
+
+@pytest.fixture(scope="module")
+def writers():
+    """Writers of the same traces with whole and with cut prompts."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ASSETS / "qwen-mini")
+    return [TraceWriter(tokenizer, MINI, prompts_of(LIBRARY), 0.2, words) for words in (0, SHORT_WORDS)]
+
+
+def tokens(document):
+    """Branch, position, token and weight of every token; no two share branch and position."""
+    rows = list(zip(document.branches, document.positions, document.ids, document.weights, strict=True))
+    assert len({row[:2] for row in rows}) == len(rows)
+    return rows
+
+
+def tokens_are_kept_in_place(writer, whole, cut, prompts):
+    """Every token of ``cut`` stands where it stands in ``whole``; what is missing are words inside of ``prompts``."""
+    before, after = tokens(whole), tokens(cut)
+    ends = [writer.tokenizer.convert_tokens_to_ids(name) for name in ("<|out|>", "<|end|>")]
+    assert set(after) < set(before)
+    assert [row for row in after if row[3]] == [row for row in before if row[3]], "outputs and task text"
+    assert [row for row in after if row[2] in ends] == [row for row in before if row[2] in ends], "ends of prompts"
+    lost = [len(writer.ids(" " + writer.prompts[name].split(maxsplit=SHORT_WORDS)[-1])) for name in prompts]
+    assert len(before) - len(after) == sum(lost) and min(lost) > 5
+
+
+@pytest.mark.parametrize("kind", [*MAKERS, DRILL])
+@pytest.mark.parametrize("blocked", [False, True])
+def test_cut_prompts_leave_every_other_token_in_its_place_task_first(writers, kind, blocked):
+    rng = random.Random(f"cut/{kind}")
+    for _ in range(5):
+        trace = make_trace(kind, rng)
+        (whole,), (cut,) = (list(writer.write(trace, 8192, blocked)) for writer in writers)
+        prompts = [turn.text for branch in trace.branches for turn in branch if turn.role is Role.OPERATION]
+        tokens_are_kept_in_place(writers[0], whole, cut, prompts)
+        assert max(whole.blocks) == max(cut.blocks) == blocked * len(prompts)
+
+
+@pytest.mark.parametrize("kind", [*MAKERS, DRILL])
+def test_cut_prompts_leave_every_other_token_in_its_place_operation_first(writers, kind):
+    rng = random.Random(f"cut/{kind}")
+    for _ in range(3):
+        for operation, root, calls in make_calls(kind, rng, 3):
+            (whole,), (cut,) = (list(writer.write_calls(operation, root, calls, 16384)) for writer in writers)
+            tokens_are_kept_in_place(writers[0], whole, cut, [operation])
 
 
 def test_some_prompts_are_whole_from_the_beginning():
