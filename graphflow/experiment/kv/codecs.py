@@ -18,7 +18,17 @@ from graphflow.experiment.record import RunDir
 from graphflow.experiment.run import Job, run_cell
 from graphflow.kv import Allocation, Control, StateMode, Weighting
 
-SHOWN = ("benchmark", "label", "density", "op_bytes_a_task", "kl_mean", "kl_lo", "kl_hi", "greedy_agreement")
+SHOWN = (
+    "backbone",
+    "benchmark",
+    "label",
+    "density",
+    "op_bytes_a_task",
+    "kl_mean",
+    "kl_lo",
+    "kl_hi",
+    "greedy_agreement",
+)
 RIVALS = (StateMode.STATEFUL_INT8, StateMode.STATEFUL_INT4, StateMode.PREFIX, StateMode.OPERATION_FIRST)
 
 

@@ -12,6 +12,7 @@ from graphflow.errors import unknown_name
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.kv.codecs import kv_codecs
 from graphflow.experiment.kv.horizon import long_horizon
+from graphflow.experiment.kv.layouts import layouts
 from graphflow.experiment.kv.modes import kv_modes
 from graphflow.experiment.kv.similarity import similarity
 from graphflow.experiment.kv.stream import pruning, steady_state
@@ -25,6 +26,7 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "steady_state": steady_state,
     "pruning": pruning,
     "long_horizon": long_horizon,
+    "layouts": layouts,
 }
 SHORT = ("backbones", "benchmarks", "tasks")
 """Keys of the experiment that may be given without ``experiment.`` in front."""

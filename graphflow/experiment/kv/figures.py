@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -31,10 +32,9 @@ def draw_modes(frame: Any, folder: Path) -> list[Path]:
     """Bytes against accuracy, what is kept, and P90, for every backbone."""
     kinds = {"kv_modes": kv_against_accuracy, "kv_modes_kept": kept_by_mode, "kv_modes_p90": p90_by_mode}
     files = []
-    for backbone, part in frame.groupby("backbone", sort=False):
-        part = part.assign(retained_op_bytes=part["retained_op_bytes"].clip(lower=1))
-        for name, figure in kinds.items():
-            files += _drawn(folder, f"{name}_{backbone}", lambda figure=figure, part=part: figure(part))
+    frame = frame.assign(retained_op_bytes=frame["retained_op_bytes"].clip(lower=1))
+    for name, figure in kinds.items():
+        files += _by_backbone(frame, folder, name, figure)
     return files
 
 
@@ -168,11 +168,58 @@ def draw_horizon(frame: Any, folder: Path) -> list[Path]:
     return _by_backbone(frame, folder, "long_horizon", figure)
 
 
+def draw_layouts(frame: Any, crossings: Any, folder: Path) -> list[Path]:
+    """Tokens, bytes and P90 against the text's tokens, a panel a number of calls, a line a state mode.
+
+    Dotted lines stand where a mode and operation first are equal.
+    """
+    panels = {
+        "prefill_tokens": ("tokens prefilled a task", 1.0),
+        "bytes_a_task": ("KV retained a task, kB", 1e3),
+        "p90_s": ("P90 latency of a task, s", 1.0),
+    }
+    places: Any = pd.to_numeric(crossings["crossing"], errors="coerce")
+
+    def figure(part: Any) -> Figure:
+        counts = sorted(set(part["calls"]))
+        size = (3.6 * len(counts) + 2, 2.7 * len(panels))
+        drawn, grid = plt.subplots(len(panels), len(counts), figsize=size, sharex=True, sharey="row", squeeze=False)
+        for line, (column, (title, unit)) in zip(grid, panels.items(), strict=True):
+            for axes, calls in zip(line, counts, strict=True):
+                for place, (label, rows) in enumerate(part[part["calls"] == calls].groupby("state", sort=False)):
+                    colour, marker = look(str(label))
+                    sizes = {"linewidth": max(1.0, 4 - 0.6 * place), "markersize": max(4, 10 - place)}  # many coincide
+                    style = {"color": colour, "marker": marker, "label": label, **sizes}
+                    axes.plot(rows["text_tokens"], rows[column] / unit, **style)
+                    same = (crossings["backbone"] == part["backbone"].iloc[0]) & (crossings["calls"] == calls)
+                    same &= (crossings["state"] == label) & (crossings["measure"] == column)
+                    for equal in places[same].dropna():
+                        axes.axvline(equal, linestyle=":", color=colour, linewidth=1.2)
+                axes.set(xscale="log", yscale="log")
+                axes.set_xticks(texts := sorted(set(part["text_tokens"])), [str(text) for text in texts])
+                axes.xaxis.set_tick_params(which="minor", bottom=False, labelbottom=False)
+            line[0].set_ylabel(title)
+        for axes, calls in zip(grid[0], counts, strict=True):
+            axes.set_title(f"{calls} calls")
+        for axes in grid[-1]:
+            axes.set_xlabel("tokens of the task's text")
+        return _legend(drawn, grid[0][-1])
+
+    return _by_backbone(frame[frame["skipped"].isna()], folder, "layouts", figure)
+
+
 def _by_backbone(frame: Any, folder: Path, name: str, figure: Callable[[Any], Figure]) -> list[Path]:
+    """One figure a backbone, which is named above it with its kind."""
+
+    def titled(part: Any) -> Figure:
+        drawn, title = figure(part), f"{part['backbone'].iloc[0]} ({part['kind'].iloc[0]})"
+        drawn.suptitle(title, x=0.01, y=1.0, ha="left", va="bottom", fontsize=11)
+        return drawn
+
     return [
         file
         for backbone, part in frame.groupby("backbone", sort=False)
-        for file in _drawn(folder, f"{name}_{backbone}", lambda part=part: figure(part))
+        for file in _drawn(folder, f"{name}_{backbone}", lambda part=part: titled(part))
     ]
 
 

@@ -22,7 +22,16 @@ FIRST, AGAIN = "generate_cot", ("review", "revise")
 SHORTEST = 4
 END = 4
 """Operations at the end of a chain that the error at that depth is measured over."""
-SHOWN = ("state", "length", "kl_at_end", "agreement_at_end", "op_bytes_a_task", "operation_reuse_share", "metric")
+SHOWN = (
+    "backbone",
+    "state",
+    "length",
+    "kl_at_end",
+    "agreement_at_end",
+    "op_bytes_a_task",
+    "operation_reuse_share",
+    "metric",
+)
 
 
 def chain(length: int) -> Workflow:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from graphflow.experiment.kv.figures import draw_modes
 from graphflow.experiment.kv.measures import fidelity, judges, retained, tokens
-from graphflow.experiment.kv.study import Study, names_of
+from graphflow.experiment.kv.study import Study, backbone_of, names_of
 from graphflow.experiment.progress import work_progress
 from graphflow.experiment.reproduce import Planned, learn, plan
 from graphflow.experiment.run import run_cell, table_row
@@ -17,6 +17,7 @@ from graphflow.experiment.stats import Interval, paired_difference
 MEAN = "mean"
 SHOWN = (
     "backbone",
+    "kind",
     "state",
     "metric",
     "difference_lo",
@@ -104,7 +105,7 @@ def _means(planned: list[Planned], rows: list[dict[str, Any]]) -> list[dict[str,
 
 def _place(item: Planned) -> tuple[str, str, str]:
     config = item.job.config
-    return config.backbone.name, config.benchmark.name, config.method.name
+    return backbone_of(config), config.benchmark.name, config.method.name
 
 
 def _scores(items: list[Planned]) -> dict[str, float]:

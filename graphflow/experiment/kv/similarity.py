@@ -21,7 +21,7 @@ from graphflow.experiment.config import Config
 from graphflow.experiment.kv.contexts import use
 from graphflow.experiment.kv.figures import draw_similarity
 from graphflow.experiment.kv.fixed import dealt, open_executor
-from graphflow.experiment.kv.study import Study
+from graphflow.experiment.kv.study import Study, backbone_of
 from graphflow.experiment.progress import Unit, work_progress
 from graphflow.experiment.serve import use_threads
 from graphflow.experiment.stats import bootstrap
@@ -159,7 +159,7 @@ def similarity(study: Study) -> pd.DataFrame:
     with work_progress(units, study.console) as progress:
         for (_, config), unit in zip(planned, units, strict=True):
             with progress.working_on(unit):
-                name = config.backbone.name
+                name = backbone_of(config)
                 shape = study.house.backbone(config).shape(torch.float32)
                 found = founds.setdefault(name, Similarity(shape.layers))
                 for _ in _watched(study, config, found):

@@ -26,6 +26,7 @@ from graphflow.experiment.stats import bootstrap, percentile
 from graphflow.kv import StateMode
 
 SHOWN = (
+    "backbone",
     "label",
     "phase",
     "last_episode",
@@ -83,6 +84,7 @@ def pruning(study: Study) -> pd.DataFrame:
     frame = study.write("pruning", phases_of(windows))
     study.say(*draw_stream(windows, "pruning_stream", study.figures), *draw_pruning(frame, study.figures))
     shown = (
+        "backbone",
         "label",
         "phase",
         "op_bytes_a_task",

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,8 @@ from graphflow.experiment.tables import state_label
 
 SHOWN = 24
 """Rows of a table that the terminal shows at most."""
+PLAIN, REUSE = "plain", "reuse"
+"""Kinds of a backbone: as it is found, and adapted to operation state that is shared."""
 
 
 @dataclass
@@ -86,12 +89,14 @@ class Study:
         return {"command": self.command, "commit": commit() + dirty, "machine": machine}
 
     def write(self, name: str, rows: Sequence[dict[str, Any]]) -> Any:
-        """Write a table by temp file and rename; every row says where it comes from.
+        """Write a table by temp file and rename; every row says which kind its backbone is and where it comes from.
+
+        Rows of the kinds of one backbone that are otherwise alike stand next to each other.
 
         Returns:
             The table, a data frame, as it can be read back.
         """
-        frame = pd.DataFrame([{"experiment": self.name, **row, **self.origin} for row in rows])
+        frame = side_by_side(pd.DataFrame([{"experiment": self.name, **row, **self.origin} for row in rows]))
         file = self.folder / f"{name}.csv"
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(file.name + ".partial")
@@ -116,11 +121,32 @@ class Study:
             self.console.print(f"and {len(frame) - SHOWN} rows more", highlight=False)
 
 
+def side_by_side(frame: Any) -> Any:
+    """A table with the kind of every row's backbone, and the kinds of one backbone row by row.
+
+    Args:
+        frame: Rows with a column ``backbone``; those of one backbone in the same order as those of any other.
+    """
+    if frame.empty:
+        return frame
+    names = frame["backbone"].astype(str)
+    reuse = names.str.endswith(f"-{REUSE}")
+    frame.insert(frame.columns.get_loc("backbone") + 1, "kind", np.where(reuse, REUSE, PLAIN))
+    families = pd.factorize(names.str.removesuffix(f"-{REUSE}"))[0]
+    return frame.iloc[np.lexsort((frame.groupby("backbone").cumcount(), families))]
+
+
+def backbone_of(config: Config) -> str:
+    """What tables call a backbone: its name, which ends in ``-reuse`` for that kind; random weights are said."""
+    own = config.backbone
+    return f"random-{own.name}" if own.random and not own.name.startswith("random-") else own.name
+
+
 def names_of(config: Config) -> dict[str, Any]:
     """Columns that name a cell."""
     kv = config.kv
     return {
-        "backbone": config.backbone.name,
+        "backbone": backbone_of(config),
         "benchmark": config.benchmark.name,
         "state": state_label(kv.mode.value, scope_of(kv)),
         "kv_mode": kv.mode.value,
