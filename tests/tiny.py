@@ -72,6 +72,8 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
     return model.to(dtype).eval()
 
 
-def tiny_backbone(family: str = "qwen2", dtype: torch.dtype = torch.float32, seed: int = 0) -> Backbone:
+def tiny_backbone(
+    family: str = "qwen2", dtype: torch.dtype = torch.float32, seed: int = 0, shared: bool = False
+) -> Backbone:
     """A random model with the word tokenizer and the mini turn format."""
-    return Backbone(f"tiny-{family}", tiny_model(family, dtype, seed), tiny_tokenizer(), MINI)
+    return Backbone(f"tiny-{family}", tiny_model(family, dtype, seed), tiny_tokenizer(), MINI, shared=shared)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from graphflow.backbone.cache import ResidualCache
 from graphflow.backbone.compat import UnsupportedModelError
 from graphflow.backbone.load import Backbone
 
@@ -32,7 +31,7 @@ def frame_error(backbone: Backbone, prefix: int = 37, chunk: int = 11) -> float:
     tokens = torch.randint(0, config.vocab_size, (1, prefix + chunk), generator=torch.Generator().manual_seed(0))
 
     def keys_and_values(ids: torch.Tensor, start: int) -> torch.Tensor:
-        cache = ResidualCache([()], backbone.rope, backbone.shape(backbone.dtype), backbone.dtype, backbone.device)
+        cache = backbone.batch([()], backbone.shape(backbone.dtype))
         positions = torch.arange(ids.shape[1], device=backbone.device)[None]
         backbone.forward(ids.to(backbone.device), positions, cache)
         return cache.take(0, start, start + chunk, start, backbone.rope, torch.float32)[0]

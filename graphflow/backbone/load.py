@@ -15,15 +15,18 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.checksums import check_checksums
 from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
+from graphflow.backbone.shared_attention import use_shared_attention
+from graphflow.backbone.shared_batch import SharedBatch
 from graphflow.backbone.turns import TurnFormat, turn_format
 from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 from graphflow.kv.snapshot import ModelIdentity
 from graphflow.paths import ASSETS
 
+ATTENTIONS = ("dense", "shared")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,11 +47,13 @@ class BackboneConfig:
         device: Torch device, where ``device_map`` is empty.
         device_map: Given to accelerate, for example ``auto``.
         turns: Turn format: mini, qwen, llama or gemma.
+        attention: ``dense`` builds every context of a batch in full; ``shared`` holds a segment that several contexts
+            of the batch have once, and reads it once for all of them.
         random: Random weights of the architecture (for memory and latency, where values do not matter).
         seed: Seed of random weights.
 
     Raises:
-        ValueError: For a dtype that is not known.
+        ValueError: For a dtype or an attention that is not known.
     """
 
     name: str = "qwen-mini"
@@ -59,12 +64,14 @@ class BackboneConfig:
     device: str = "cpu"
     device_map: str = ""
     turns: str = "mini"
+    attention: str = "dense"
     random: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"backbone.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        for name, known in (("dtype", DTYPES), ("attention", ATTENTIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"backbone.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
 class Backbone:
@@ -79,13 +86,21 @@ class Backbone:
         rope: Its rotary embedding.
         fingerprint: Hash of the weights' shapes and a sample of their values: whose state a store holds.
 
+    Args:
+        shared: Contexts of a batch share attention over what they have in common; the model is changed for it.
+
     Raises:
         UnsupportedModelError: If the family is not known.
         UnsupportedRopeError: If keys of this model cannot be moved.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, turns: TurnFormat, revision: str = ""):
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer: Any, turns: TurnFormat, revision: str = "", shared: bool = False
+    ):
         check_family(model.config)
+        self._batch = SharedBatch if shared else ResidualCache
+        if shared:
+            use_shared_attention(model)
         self.revision = revision
         self.name, self.model, self.tokenizer, self.turns = name, model.eval(), tokenizer, turns
         self.rope: Rope = rope_of(model)
@@ -113,6 +128,15 @@ class Backbone:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an output, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def batch(self, rows: Sequence[Placed], shape: KVShape) -> ResidualCache:
+        """A cache that begins with the pieces of some contexts (`ResidualCache`), shared ones once if so configured.
+
+        Args:
+            rows: For every context its pieces and their offsets.
+            shape: Shape of the KV, see `shape`.
+        """
+        return self._batch(rows, self.rope, shape, self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, positions: Tensor, cache: ResidualCache) -> Tensor:
@@ -185,7 +209,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         ) from error
     if not config.device_map:
         model = model.to(config.device)  # type: ignore[arg-type]
-    return Backbone(config.name, model, tokenizer, turn_format(config.turns), config.revision)
+    turns, shared = turn_format(config.turns), config.attention == "shared"
+    return Backbone(config.name, model, tokenizer, turns, config.revision, shared)
 
 
 def load_tokenizer(source: str, **extra: Any) -> Any:

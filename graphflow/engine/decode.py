@@ -46,8 +46,7 @@ class Decoder:
         self.cache_bytes = 0
 
     def _cache(self, rows: Sequence[Placed]) -> ResidualCache:
-        backbone = self.backbone
-        return ResidualCache(rows, backbone.rope, self.store.shape, backbone.dtype, backbone.device)
+        return self.backbone.batch(rows, self.store.shape)
 
     def _run(self, cache: ResidualCache, fresh: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, int]:
         """Prefills ragged rows, left-padded; gives hidden states of the last token and the first slot of column 0."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphflow.backbone.cache import ResidualCache
 from graphflow.backbone.load import Backbone
 
 
@@ -22,7 +21,7 @@ def exact_logits(backbone: Backbone, tokens: Sequence[int], last: int) -> Tensor
     Returns:
         float32 (last, vocabulary).
     """
-    cache = ResidualCache([()], backbone.rope, backbone.shape(backbone.dtype), backbone.dtype, backbone.device)
+    cache = backbone.batch([()], backbone.shape(backbone.dtype))
     ids = torch.tensor([list(tokens)], device=backbone.device)
     hidden = backbone.forward(ids, torch.arange(len(tokens), device=backbone.device)[None], cache)
     return backbone.logits(hidden[0, -last:]).cpu()

@@ -60,9 +60,10 @@ def workflows(draw):
     family=st.sampled_from(["qwen2", "llama", "gemma2"]),
     words=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     batch=st.integers(1, 8),
+    shared=st.booleans(),
 )
-def test_random_workflows_prompts_and_lengths_are_exact(workflow, mode, family, words, batch):
-    backbone = tiny_backbone(family)
+def test_random_workflows_prompts_and_lengths_are_exact(workflow, mode, family, words, batch, shared):
+    backbone = tiny_backbone(family, shared=shared)
     said = "one two three nine five a c ".split() * 6
     tasks = [Task(f"t{index}", "tiny", "gsm8k", " ".join(said[:count])) for index, count in enumerate(words)]
     with logit_errors() as errors:

@@ -1,0 +1,175 @@
+"""Attention over shared segments, each read once for all contexts of a batch that hold it.
+
+Rotary scores depend on the difference of positions only, so a query at position p meets a segment at offset o in the
+segment's own frame once it is turned back by o. Every segment, and the dense part that is a row's own, gives a partial
+softmax (values weighted by exponentials, the largest score, the sum of exponentials); the parts of a row merge by their
+log-sum-exp, which is exact. Splitting a softmax so is FlashDecoding's; sharing the read among requests is Hydragen's
+and cascade inference's, here for segments at any offset and not for common prefixes only.
+
+Scores and sums are float32 whatever the model's dtype. For inference: gradients are not meant to pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+from graphflow.backbone.compat import body
+from graphflow.backbone.shared_batch import SharedBatch
+from graphflow.backbone.shared_plan import Seats, Tables
+
+NAME = "shared_segments"
+LOWEST = torch.finfo(torch.float32).min  # of masked scores: finite, so that a query that sees nothing gives no NaN
+
+
+def use_shared_attention(model: nn.Module) -> None:
+    """Make a model attend through `shared_attention`; a second call changes nothing.
+
+    Without a `SharedBatch` the model computes what its eager attention does. The cache that a forward pass is given
+    reaches the attention function as the argument ``cached``.
+    """
+    config: Any = model.config
+    if config._attn_implementation == NAME:
+        return
+    AttentionInterface.register(NAME, shared_attention)
+    AttentionMaskInterface.register(NAME, eager_mask)
+    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    body(model).register_forward_pre_hook(
+        lambda module, args, kwargs: (args, {**kwargs, "cached": kwargs.get("past_key_values")}), with_kwargs=True
+    )
+
+
+def shared_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    cached: Any = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention in the form that transformers calls.
+
+    Args:
+        module: The attention layer.
+        query: (batch, heads, queries, head_dim).
+        key: (batch, kv_heads, slots, head_dim), the rows' own tokens.
+        value: (batch, kv_heads, slots, head_dim).
+        attention_mask: Additive, (batch, 1, queries, slots); None if everything is seen.
+        scaling: Factor on scores; None for 1 / sqrt(head_dim).
+        softcap: Bound on scores (Gemma 2); None for none.
+        cached: The cache; its segments are read if it is a `SharedBatch`.
+        unused: What other implementations take.
+
+    Returns:
+        (batch, queries, heads, head_dim) in the dtype of the query, and None for the weights.
+    """
+    batch, heads, count, dim = query.shape
+    kv_heads, layer = key.shape[1], cast(Any, module)
+    reading = cached.reading(_window(layer)) if isinstance(cached, SharedBatch) else None
+    scaled = query.to(torch.float32) * (dim**-0.5 if scaling is None else scaling)
+    # Heads of one group share their keys: they stand as more queries, so that nothing is repeated.
+    queries = scaled.reshape(batch * kv_heads, -1, dim)
+    scores = _scores(queries, key.flatten(0, 1), softcap)
+    if attention_mask is not None:
+        scores.view(batch, kv_heads, -1, count, scores.shape[2]).add_(attention_mask[:, :, None])
+    if reading is None:
+        mixed = _product(scores.softmax(dim=-1), value.flatten(0, 1)).view(batch, kv_heads, -1, count, dim)
+        return mixed.permute(0, 3, 1, 2, 4).reshape(batch, count, heads, dim).to(query.dtype), None
+    own = _part(scores, value.flatten(0, 1)).view(batch, kv_heads, -1, dim + 2).transpose(0, 1)
+    apart = queries.view(batch, kv_heads, -1, 2, dim // 2).permute(1, 0, 2, 4, 3).contiguous()
+    parts = [
+        _meet(torch.view_as_complex(apart), seats, hidden, layer.layer_idx, count, softcap)
+        for seats, hidden in zip(reading.tables.seats, reading.hidden, strict=True)
+    ]
+    mixed = _merge(torch.cat((own, *parts), dim=1), reading.tables).view(kv_heads, batch, -1, count, dim)
+    return mixed.permute(1, 3, 0, 2, 4).reshape(batch, count, heads, dim).to(query.dtype), None
+
+
+def _meet(
+    queries: Tensor, seats: Seats, hidden: Tensor | None, layer: int, count: int, softcap: float | None
+) -> Tensor:
+    """Parts of the softmax over the segments of a stack.
+
+    Args:
+        queries: complex64 (kv_heads, batch, queries, head_dim/2), scaled.
+        seats: The stack and who uses it where.
+        hidden: Keys that queries must not see.
+        layer: The layer.
+        count: Tokens that run in each row; a head of a group has so many queries.
+        softcap: Bound on scores; None for none.
+
+    Returns:
+        float32 (kv_heads, segments * places, queries, head_dim + 2), see `_part`.
+    """
+    keys, values = seats.stack.kv[layer]
+    if seats.segments is not None:
+        keys, values = keys[:, seats.segments], values[:, seats.segments]
+    kv_heads, segments, length, dim = keys.shape
+    turned = torch.view_as_real(queries.index_select(1, seats.rows) * seats.turn)
+    scores = _scores(turned.view(kv_heads * segments, -1, dim), keys.flatten(0, 1), softcap)
+    if hidden is not None:
+        scores.view(kv_heads, segments, seats.places, -1, count, length).masked_fill_(hidden, LOWEST)
+    return _part(scores, values.flatten(0, 1)).view(kv_heads, len(seats.rows), -1, dim + 2)
+
+
+def _scores(queries: Tensor, keys: Tensor, softcap: float | None) -> Tensor:
+    """Scores (groups, queries, keys) in float32, soft-capped as Gemma 2 does it."""
+    scores = _product(queries, keys.mT)
+    return scores if softcap is None else scores.div_(softcap).tanh_().mul_(softcap)
+
+
+def _part(scores: Tensor, values: Tensor) -> Tensor:
+    """A softmax over a part of the keys, not yet divided by its sum.
+
+    Args:
+        scores: float32 (groups, queries, keys); changed.
+        values: (groups, keys, head_dim).
+
+    Returns:
+        float32 (groups, queries, head_dim + 2): values weighted by exp(score - peak), then the largest score (peak) and
+        the sum of exp(score - peak).
+    """
+    peak = scores.amax(dim=-1, keepdim=True)
+    scores.sub_(peak).exp_()
+    return torch.cat((_product(scores, values), peak, scores.sum(dim=-1, keepdim=True)), dim=-1)
+
+
+def _merge(parts: Tensor, tables: Tables) -> Tensor:
+    """The whole softmax of every row, of its parts.
+
+    Args:
+        parts: float32 (kv_heads, results, queries, head_dim + 2), in the order of the tables.
+        tables: Which of them are of which row.
+
+    Returns:
+        float32 (kv_heads, batch, queries, head_dim).
+    """
+    kv_heads, _, queries, width = parts.shape
+    own = parts.index_select(1, tables.back).view(kv_heads, -1, tables.parts, queries, width)
+    peak = own[..., -2:-1]
+    if tables.absent is not None:
+        peak.masked_fill_(tables.absent, LOWEST)
+    weights = (peak - peak.amax(dim=2, keepdim=True)).exp_()
+    whole = (own * weights).sum(dim=2)
+    return whole[..., :-2] / whole[..., -1:]
+
+
+def _window(layer: Any) -> int | None:
+    """Window of a sliding layer in tokens; None elsewhere (the same layers as in `compat.masks_for`)."""
+    return layer.sliding_window if getattr(layer, "layer_type", None) == "sliding_attention" else None
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product in float32; ``left`` is float32, ``right`` of the model's dtype."""
+    if right.dtype is torch.float32:
+        return torch.bmm(left, right)
+    if right.is_cuda:
+        return torch.bmm(left.to(right.dtype), right, out_dtype=torch.float32)
+    return torch.bmm(left, right.to(torch.float32))

@@ -1,0 +1,198 @@
+"""A batch of contexts that holds every shared segment once; only what is a row's own is dense.
+
+It stands where a `ResidualCache` does: `Backbone.forward` runs on it once the model attends through
+`graphflow.backbone.shared_attention`. Its slots are those of the rows' own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicLayer
+
+from graphflow.backbone.cache import Placed, ResidualCache
+from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach
+from graphflow.backbone.shared_stacks import Stack, divide, spans, stack_up
+from graphflow.kv.accounting import KVShape, tensor_bytes
+from graphflow.kv.rope import Rope
+
+ROOM = 16  # slots that a layer has to spare when it grows: one copy in so many tokens
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer that grows in place while it has room, where `DynamicLayer` copies itself for every token."""
+
+    _buffer: Tensor | None = None  # (2, batch, kv_heads, room, head_dim): keys and values are views of it
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor) -> RoomyLayer:
+        """A layer with these keys and values, (batch, kv_heads, slots, head_dim) each."""
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        return layer
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room included."""
+        if self._buffer is not None:
+            return tensor_bytes(self._buffer)
+        return sum(tensor_bytes(tensor) for tensor in (self.keys, self.values) if tensor is not None)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (batch, kv_heads, new, head_dim) each; gives all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        stop = start + key_states.shape[2]
+        buffer = self._buffer
+        if buffer is None or buffer.shape[3] < stop:
+            batch, heads, _, dim = key_states.shape
+            buffer = key_states.new_empty((2, batch, heads, stop + ROOM, dim))
+            if self.keys is not None and self.values is not None and start:
+                buffer[0, :, :, :start], buffer[1, :, :, :start] = self.keys, self.values
+            self._buffer = buffer
+        buffer[0, :, :, start:stop], buffer[1, :, :, start:stop] = key_states, value_states
+        self.keys, self.values = buffer[0, :, :, :stop], buffer[1, :, :, :stop]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows of the batch, without room."""
+        super().batch_select_indices(indices)
+        self._buffer = None
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row of the batch, without room."""
+        super().batch_repeat_interleave(repeats)
+        self._buffer = None
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
+        """Rows in another order, without room."""
+        self.batch_select_indices(beam_idx)
+
+
+class SharedBatch(ResidualCache):
+    """KV of a batch of contexts: segments held more than once in stacks, the rest of each row densely.
+
+    Attributes:
+        stacks: The shared segments, each once, and who holds them at which offset.
+
+    Args:
+        rows: For every row its pieces and their offsets, as for `ResidualCache`.
+        rope: Rotary embedding of the model.
+        shape: Shape of the model's KV.
+        dtype: Dtype that the model computes in.
+        device: Device that the model computes on.
+    """
+
+    def __init__(self, rows: Sequence[Placed], rope: Rope, shape: KVShape, dtype: torch.dtype, device: torch.device):
+        shared, private = divide(rows)
+        super().__init__(private, rope, shape, dtype, device)
+        self.layers: list[Any] = [RoomyLayer.of(keys, values) for keys, values in self._tensors()]
+        self.layer_class_to_replicate = RoomyLayer
+        self.stacks: list[Stack] = stack_up(shared, shape, dtype, device)
+        self._rope = rope
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops all tables: other rows, or none yet."""
+        self._positions: Tensor | None = None
+        self._queries: list[tuple[int, int]] = []
+        self._tables: dict[int | None, tuple[Tensor, Tables | None]] = {}
+        self._readings: dict[int | None, Reading | None] = {}
+        self._whole: Reading | None = None
+        self._spans = spans(self.stacks, len(self.positions))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the shared segments, each once, padding and tables of uses included."""
+        tables = [tables for _, tables in self._tables.values() if tables is not None]
+        tables += [self._whole.tables] if self._whole is not None else []
+        return sum(part.nbytes for part in (*self.stacks, *tables))
+
+    @property
+    def private_bytes(self) -> int:
+        """Bytes of keys and values that are one row's own, room to grow included."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return self.shared_bytes + self.private_bytes
+
+    def visible(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What new tokens may attend to among their rows' own tokens; notes where they stand (see `ResidualCache`)."""
+        if self.stacks:
+            self._positions, self._readings = positions, {}
+            real = [[place for place in row if place >= 0] for row in positions.tolist()]
+            self._queries = [(min(row), max(row)) if row else (-1, -1) for row in real]
+        return super().visible(positions)
+
+    def reading(self, window: int | None) -> Reading | None:
+        """What the tokens of this forward pass meet of the shared segments in a layer; None if nothing.
+
+        Args:
+            window: Keys are seen from less than so many positions away; None for no bound.
+        """
+        if not self.stacks:
+            return None
+        if window not in self._readings:
+            self._readings[window] = self._all() if self._sees_all(window) else self._some(window)
+        return self._readings[window]
+
+    def _sees_all(self, window: int | None) -> bool:
+        """True if every query stands behind all segments of its row, and all of them within the window."""
+        return all(
+            high < 0 or (low >= last and (window is None or high - first < window))
+            for (low, high), (first, last) in zip(self._queries, self._spans, strict=True)
+        )
+
+    def _all(self) -> Reading | None:
+        """All uses of all stacks: what decoding meets in full attention, the same at every step."""
+        if self._whole is None:
+            every = [torch.ones_like(stack.row, dtype=torch.bool) for stack in self.stacks]
+            tables = lay(self.stacks, every, len(self.positions), self._rope)
+            self._whole = tables and Reading(tables, tuple(seats.padding for seats in tables.seats))
+        return self._whole
+
+    def _some(self, window: int | None) -> Reading | None:
+        """The uses that are in reach, with masks where one is in reach in part."""
+        assert self._positions is not None, "visible() says where the tokens stand"
+        low, high = torch.tensor(self._queries).unbind(1)
+        reached = [reach(stack, low, high, window) for stack in self.stacks]
+        active = torch.cat([meets for meets, _ in reached])
+        known, tables = self._tables.get(window, (None, None))
+        if known is None or not torch.equal(known, active):
+            tables = lay(self.stacks, [meets for meets, _ in reached], len(self.positions), self._rope)
+            self._tables[window] = active, tables
+        if tables is None:
+            return None
+        seats = iter(tables.seats)
+        hidden = []
+        for meets, whole in reached:
+            if bool(meets.any()):
+                own = next(seats)
+                masked = bool((meets & ~whole).any())
+                hidden.append(hidden_keys(own, self._positions, window) if masked else own.padding)
+        return Reading(tables, tuple(hidden))
+
+    def advance(self, positions: Tensor) -> None:
+        """Records the positions of tokens that a forward pass has just appended (see `ResidualCache`).
+
+        Raises:
+            RuntimeError: The forward pass did not read the shared segments: the model attends in another way.
+        """
+        if self.stacks and not self._readings:
+            raise RuntimeError(
+                "the model did not read the batch's shared segments: call use_shared_attention(model) before it runs"
+            )
+        super().advance(positions)
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows, in this order; a row may be repeated (see `ResidualCache`)."""
+        super().select(rows)
+        self.stacks = [stack.select(rows.cpu()) for stack in self.stacks]
+        self._forget()
