@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
-from graphflow.benchmarks.mini import code, code_specs
+from graphflow.benchmarks.mini import code, code_specs, traces
 from graphflow.benchmarks.mini.code_specs import Part, Spec
 from graphflow.benchmarks.mini.problem import HELD_OUT, draw, held_out, split_of
+from graphflow.benchmarks.mini.traces import Role
 
 KINDS = {"humaneval": code.make_humaneval, "mbpp": code.make_mbpp}
 USUAL, RARE = 0, 1  # the two readings of words that leave something open
@@ -519,6 +520,19 @@ def test_the_visible_test_decides_where_words_are_vague(problems):
         assert not passes(twin, problem.visible_tests), "the other reading is the first mistake"
     assert 0.25 < len(failed) / len(problems) < 0.5
     assert 0.2 < sum(failed) / len(failed) < 0.35
+
+
+def test_wrong_drafts_in_traces_are_those_that_models_write(problems):
+    """Where words are vague six of ten wrong drafts take the other reading; elsewhere no mistake is favoured."""
+    rng, shares = random.Random("traces"), {True: [], False: []}
+    for problem in problems[:600]:
+        sources = [source for source, _ in problem.mutants]
+        for branch in traces.code_branches(problem, rng):
+            wrong = [turn.text for turn in branch if turn.role is Role.DRAFT]
+            assert set(wrong) <= set(sources)
+            shares[vague(problem)] += [text == sources[0] for text in wrong if len(sources) > 3]
+    assert 0.5 < sum(shares[True]) / len(shares[True]) < 0.72
+    assert sum(shares[False]) / len(shares[False]) < 0.3
 
 
 def test_the_language_is_rich(problems):

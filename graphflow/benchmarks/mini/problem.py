@@ -80,7 +80,8 @@ class Problem:
         entry_point: Name of the function asked for.
         visible_tests: Asserts that the text shows.
         hidden_tests: Asserts that decide.
-        mutants: Wrong sources of the same function, each with a remark on what to change.
+        mutants: Wrong sources of the same function, each with a remark on what to change; where words are vague, their
+            other reading first.
     """
 
     text: str

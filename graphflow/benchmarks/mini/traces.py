@@ -237,10 +237,22 @@ def hotpot_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     return [[question, *branch] for branch in branches]
 
 
+MISREAD = 0.6  # of the wrong drafts where words are vague take their other reading: so do a model's own wrong drafts
+
+
+def _mistakes(problem: Problem) -> list[tuple[str, str]]:
+    """Wrong sources with remarks, repeated so that a uniform choice among them is as mistakes happen."""
+    first, rest = list(problem.mutants[:1]), list(problem.mutants[1:])
+    if "?" not in problem.structure:
+        return first + rest
+    return first * max(1, round(len(rest) * MISREAD / (1 - MISREAD))) + rest
+
+
 def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     """Branches of a code problem: first draft, repair after a failing test, choice among candidates."""
     branches = [call("code_generate", problem.answer)]
-    failing = [(wrong, remark, failing_test(problem, wrong)) for wrong, remark in problem.mutants]
+    mistakes = _mistakes(problem)
+    failing = [(wrong, remark, failing_test(problem, wrong)) for wrong, remark in mistakes]
     failing = [found for found in failing if found[2]]
     if failing:
         wrong, remark, failure = rng.choice(failing)
@@ -252,7 +264,7 @@ def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
         if rng.random() < 0.6:
             branches.append([*tried, *call("reflect", remark), *call("fix_program", problem.answer)])
     if rng.random() < 0.4:
-        branches.append(selection([problem.answer], [source for source, _ in problem.mutants], rng))
+        branches.append(selection([problem.answer], [source for source, _ in mistakes], rng))
     return branches
 
 
