@@ -11,13 +11,73 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, DynamicLayer
 
-from graphflow.kv.accounting import KVShape
+from graphflow.kv.accounting import KVShape, tensor_bytes
 from graphflow.kv.rope import Rope
 from graphflow.kv.segment import Piece, to_local
 
 Placed = Sequence[tuple[Piece, int]]  # pieces with their offsets; gaps are allowed
+ROOM = 16  # slots that a layer has to spare when it grows: one copy in so many tokens
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer that grows in place while it has room, where `DynamicLayer` copies itself for every token."""
+
+    _buffer: Tensor | None = None  # (2, batch, kv_heads, room, head_dim): keys and values are views of it
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor) -> RoomyLayer:
+        """A layer with these keys and values, (batch, kv_heads, slots, head_dim) each."""
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        return layer
+
+    @classmethod
+    def within(cls, buffer: Tensor, slots: int) -> RoomyLayer:
+        """A layer that holds the first slots of a buffer, (2, batch, kv_heads, room, head_dim), and grows into it."""
+        layer = cls.of(buffer[0, :, :, :slots], buffer[1, :, :, :slots])
+        layer._buffer = buffer
+        return layer
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room included."""
+        if self._buffer is not None:
+            return tensor_bytes(self._buffer)
+        return sum(tensor_bytes(tensor) for tensor in (self.keys, self.values) if tensor is not None)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (batch, kv_heads, new, head_dim) each; gives all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        stop = start + key_states.shape[2]
+        buffer = self._buffer
+        if buffer is None or buffer.shape[3] < stop:
+            batch, heads, _, dim = key_states.shape
+            buffer = key_states.new_empty((2, batch, heads, stop + ROOM, dim))
+            if self.keys is not None and self.values is not None and start:
+                buffer[0, :, :, :start], buffer[1, :, :, :start] = self.keys, self.values
+            self._buffer = buffer
+        buffer[0, :, :, start:stop], buffer[1, :, :, start:stop] = key_states, value_states
+        self.keys, self.values = buffer[0, :, :, :stop], buffer[1, :, :, :stop]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows of the batch, without room."""
+        super().batch_select_indices(indices)
+        self._buffer = None
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row of the batch, without room."""
+        super().batch_repeat_interleave(repeats)
+        self._buffer = None
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
+        """Rows in another order, without room."""
+        self.batch_select_indices(beam_idx)
 
 
 class ResidualCache(DynamicCache):
@@ -63,8 +123,12 @@ class ResidualCache(DynamicCache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values held now."""
-        return sum(tensor.numel() * tensor.element_size() for pair in self._tensors() for tensor in pair)
+        """Bytes of keys and values held now, room to grow included."""
+        layers: list[Any] = self.layers
+        return sum(
+            layer.nbytes if isinstance(layer, RoomyLayer) else tensor_bytes(layer.keys) + tensor_bytes(layer.values)
+            for layer in layers
+        )
 
     def _tensors(self) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every layer, (batch, kv_heads, slots, head_dim)."""
@@ -102,6 +166,39 @@ class ResidualCache(DynamicCache):
         self.positions = self.positions[rows]
         self.batch_select_indices(rows)
 
+    def join(self, rows: Tensor, other: ResidualCache) -> None:
+        """Keeps these rows, in this order, and appends the rows of another batch.
+
+        Holes are dropped: every row ends at the last slot afterwards, its tokens in the order in which they were.
+
+        Args:
+            rows: int64 (kept,), may be empty.
+            other: A batch of the same kind; not to be used afterwards.
+        """
+        parts = [(self, rows), (other, torch.arange(len(other.positions), device=rows.device))]
+        parts = [(cache, kept) for cache, kept in parts if len(kept)]
+        packs = [_Pack(cache.positions[kept]) for cache, kept in parts]
+        count, slots = sum(len(kept) for _, kept in parts), max((pack.longest for pack in packs), default=0)
+        positions = torch.full((count, slots), -1, device=self.positions.device)
+        starts = [sum(len(kept) for _, kept in parts[:index]) for index in range(len(parts))]
+        for (_, kept), pack, start in zip(parts, packs, starts, strict=True):
+            positions[start : start + len(kept), slots - pack.longest :] = pack.positions
+        layers: list[Any] = []
+        for index in range(len(parts[0][0].layers) if parts else 0):
+            sources: list[Any] = [cache.layers[index] for cache, _ in parts]
+            keys = sources[0].keys
+            buffer = keys.new_empty((2, count, keys.shape[1], slots + ROOM, keys.shape[3]))
+            for source, (_, kept), pack, start in zip(sources, parts, packs, starts, strict=True):
+                own = buffer[:, start : start + len(kept)]
+                own[:, :, :, : slots - pack.longest] = 0  # never seen, but must be finite
+                into = own[:, :, :, slots - pack.longest : slots]
+                pack.copy(source.keys, kept, into[0])
+                pack.copy(source.values, kept, into[1])
+            for cache, _ in parts:
+                cache.layers[index] = RoomyLayer()  # what is copied goes at once: no second batch is ever held
+            layers.append(RoomyLayer.within(buffer, slots))
+        self.layers, self.positions = layers, positions
+
     def take(self, row: int, start: int, stop: int, offset: int, rope: Rope, dtype: torch.dtype) -> Tensor:
         """KV of the tokens in slots [start, stop) of a row, in the local frame.
 
@@ -120,3 +217,29 @@ class ResidualCache(DynamicCache):
             [torch.stack([keys[row, :, start:stop], values[row, :, start:stop]]) for keys, values in self._tensors()]
         )
         return to_local(kv, offset, rope).to(dtype)
+
+
+class _Pack:
+    """How the tokens of some rows come to stand without holes between them, each row at the end.
+
+    Attributes:
+        longest: Tokens of the longest row.
+        positions: int64 (rows, longest).
+    """
+
+    def __init__(self, positions: Tensor) -> None:
+        live = positions >= 0
+        self.longest = int(live.sum(dim=1).max())
+        order = live.to(torch.uint8).argsort(dim=1, stable=True)
+        order = order[:, order.shape[1] - self.longest :]
+        plain = torch.arange(positions.shape[1] - self.longest, positions.shape[1], device=order.device)
+        # Rows of a batch that only decodes stand so already: their slots are copied as they are.
+        self._order = None if bool((order == plain).all()) else order
+        self.positions = positions.gather(1, order)
+
+    def copy(self, tensor: Tensor, rows: Tensor, into: Tensor) -> None:
+        """Copies the tokens of (batch, kv_heads, slots, head_dim) into (rows, kv_heads, longest, head_dim)."""
+        if self._order is None:
+            torch.index_select(tensor[:, :, tensor.shape[2] - self.longest :], 0, rows, out=into)
+        else:
+            into.copy_(tensor[rows[:, None], :, self._order].transpose(1, 2))

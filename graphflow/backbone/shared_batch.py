@@ -6,72 +6,19 @@ It stands where a `ResidualCache` does: `Backbone.forward` runs on it once the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicLayer
 
-from graphflow.backbone.cache import Placed, ResidualCache
+from graphflow.backbone.cache import ROOM, Placed, ResidualCache, RoomyLayer
 from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach
-from graphflow.backbone.shared_stacks import Stack, divide, spans, stack_up
-from graphflow.kv.accounting import KVShape, tensor_bytes
+from graphflow.backbone.shared_stacks import Stack, divide, holders, identity, spans, stack_up
+from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 
-ROOM = 16  # slots that a layer has to spare when it grows: one copy in so many tokens
-
-
-class RoomyLayer(DynamicLayer):
-    """A layer that grows in place while it has room, where `DynamicLayer` copies itself for every token."""
-
-    _buffer: Tensor | None = None  # (2, batch, kv_heads, room, head_dim): keys and values are views of it
-
-    @classmethod
-    def of(cls, keys: Tensor, values: Tensor) -> RoomyLayer:
-        """A layer with these keys and values, (batch, kv_heads, slots, head_dim) each."""
-        layer = cls()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        return layer
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, room included."""
-        if self._buffer is not None:
-            return tensor_bytes(self._buffer)
-        return sum(tensor_bytes(tensor) for tensor in (self.keys, self.values) if tensor is not None)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append (batch, kv_heads, new, head_dim) each; gives all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        stop = start + key_states.shape[2]
-        buffer = self._buffer
-        if buffer is None or buffer.shape[3] < stop:
-            batch, heads, _, dim = key_states.shape
-            buffer = key_states.new_empty((2, batch, heads, stop + ROOM, dim))
-            if self.keys is not None and self.values is not None and start:
-                buffer[0, :, :, :start], buffer[1, :, :, :start] = self.keys, self.values
-            self._buffer = buffer
-        buffer[0, :, :, start:stop], buffer[1, :, :, start:stop] = key_states, value_states
-        self.keys, self.values = buffer[0, :, :, :stop], buffer[1, :, :, :stop]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows of the batch, without room."""
-        super().batch_select_indices(indices)
-        self._buffer = None
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row of the batch, without room."""
-        super().batch_repeat_interleave(repeats)
-        self._buffer = None
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
-        """Rows in another order, without room."""
-        self.batch_select_indices(beam_idx)
+__all__ = ["ROOM", "RoomyLayer", "SharedBatch"]
 
 
 class SharedBatch(ResidualCache):
@@ -94,7 +41,7 @@ class SharedBatch(ResidualCache):
         self.layers: list[Any] = [RoomyLayer.of(keys, values) for keys, values in self._tensors()]
         self.layer_class_to_replicate = RoomyLayer
         self.stacks: list[Stack] = stack_up(shared, shape, dtype, device)
-        self._rope = rope
+        self._rope, self._shape, self._dtype, self._held = rope, shape, dtype, [tuple(row) for row in rows]
         self._forget()
 
     def _forget(self) -> None:
@@ -194,5 +141,41 @@ class SharedBatch(ResidualCache):
     def select(self, rows: Tensor) -> None:
         """Keeps these rows, in this order; a row may be repeated (see `ResidualCache`)."""
         super().select(rows)
+        self._held = [self._held[row] for row in rows.tolist()]
         self.stacks = [stack.select(rows.cpu()) for stack in self.stacks]
         self._forget()
+
+    def join(self, rows: Tensor, other: ResidualCache) -> None:
+        """Keeps these rows and appends those of another batch (see `ResidualCache`).
+
+        A piece that two rows hold now, or that is in a stack already, is in a stack afterwards; what a row had of it
+        densely is dropped. The stacks stay as they are while they have all such pieces and half of theirs are held.
+        """
+        assert isinstance(other, SharedBatch), "batches of one backbone are of one kind"
+        kept = [self._held[row] for row in rows.tolist()]
+        known, coming = (
+            {identity(piece) for stack in batch.stacks for piece in stack.pieces} for batch in (self, other)
+        )
+        shared = {
+            key: held
+            for key, held in holders([*kept, *other._held]).items()
+            if len(held[1]) > 1 or key in known or key in coming
+        }
+        self._drop(rows.tolist(), kept, shared.keys() - known)
+        other._drop(range(len(other._held)), other._held, shared.keys() - coming)
+        super().join(rows, other)
+        self._held = [*kept, *other._held]
+        if shared.keys() <= known and 2 * len(shared) >= len(known):
+            self.stacks = [own for stack in self.stacks for own in stack.used(shared)]
+        else:
+            self.stacks = stack_up(list(shared.values()), self._shape, self._dtype, self.positions.device)
+        self._forget()
+
+    def _drop(self, rows: Iterable[int], held: Sequence[Placed], keys: Set[Hashable]) -> None:
+        """Forgets what these rows have densely of some pieces."""
+        self.positions = self.positions.clone()  # what a forward pass made cannot be written to
+        for row, pieces in zip(rows, held, strict=True):
+            for piece, offset in pieces:
+                if identity(piece) in keys:
+                    own = self.positions[row]
+                    own[(own >= offset) & (own < offset + piece.length)] = -1

@@ -7,7 +7,7 @@ saves more than it costs (our choice).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +35,7 @@ class Stack:
         segment: int64 (uses,), which segment is used; ascending.
         row: int64 (uses,), by which row of the batch.
         offset: int64 (uses,), at which position of its context.
+        pieces: The segments as they were given.
 
     All but ``kv`` are on the CPU.
     """
@@ -44,6 +45,7 @@ class Stack:
     segment: Tensor
     row: Tensor
     offset: Tensor
+    pieces: tuple[Piece, ...]
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +63,23 @@ class Stack:
         new, use = new[order], use[order]
         return replace(self, segment=self.segment[use], row=new, offset=self.offset[use])
 
+    def used(self, shared: Mapping[Hashable, Held]) -> list[Stack]:
+        """The same segments with these uses; nothing if nobody uses any of them.
+
+        Args:
+            shared: Pieces by `identity`, with their uses.
+        """
+        uses = [
+            (index, *use)
+            for index, piece in enumerate(self.pieces)
+            if identity(piece) in shared
+            for use in shared[identity(piece)][1]
+        ]
+        if not uses:
+            return []
+        segment, row, offset = torch.tensor(uses).unbind(1)
+        return [replace(self, segment=segment, row=row, offset=offset)]
+
 
 def interleaved(tensor: Tensor) -> Tensor:
     """Channels i and i + head_dim/2 of the last dimension side by side, so that a turn is one complex product."""
@@ -72,18 +91,21 @@ def divide(rows: Sequence[Placed]) -> tuple[list[Held], list[Placed]]:
 
     A piece is one object; cuts of one object at the same place are one piece too.
     """
-    uses: dict[Hashable, list[Use]] = {}
-    pieces: dict[Hashable, Piece] = {}
+    shared = {key: held for key, held in holders(rows).items() if len(held[1]) > 1}
+    private: list[Placed] = [
+        [(piece, offset) for piece, offset in row if identity(piece) not in shared] for row in rows
+    ]
+    return list(shared.values()), private
+
+
+def holders(rows: Sequence[Placed]) -> dict[Hashable, Held]:
+    """Every piece that is not empty, by `identity`, with its uses."""
+    found: dict[Hashable, Held] = {}
     for index, row in enumerate(rows):
         for piece, offset in row:
-            key = _identity(piece)
-            pieces[key] = piece
-            uses.setdefault(key, []).append((index, offset))
-    shared = {key for key, held in uses.items() if len(held) > 1 and pieces[key].length}
-    private: list[Placed] = [
-        [(piece, offset) for piece, offset in row if _identity(piece) not in shared] for row in rows
-    ]
-    return [(pieces[key], uses[key]) for key in uses if key in shared], private
+            if piece.length:
+                found.setdefault(identity(piece), (piece, []))[1].append((index, offset))
+    return found
 
 
 def stack_up(shared: Sequence[Held], shape: KVShape, dtype: torch.dtype, device: torch.device) -> list[Stack]:
@@ -98,7 +120,8 @@ def stack_up(shared: Sequence[Held], shape: KVShape, dtype: torch.dtype, device:
             kv[:, 0, :, index, : piece.length] = interleaved(keys)
             kv[:, 1, :, index, : piece.length] = values
         uses = [(index, *use) for index, (_, held) in enumerate(members) for use in held]
-        stacks.append(Stack(kv, lengths, *torch.tensor(uses).unbind(1)))
+        segment, row, offset = torch.tensor(uses).unbind(1)
+        stacks.append(Stack(kv, lengths, segment, row, offset, tuple(piece for piece, _ in members)))
     return stacks
 
 
@@ -132,6 +155,6 @@ def _cost(members: list[Held]) -> int:
     return tokens * (TOKEN + max(len(uses) for _, uses in members)) + STACK
 
 
-def _identity(piece: Piece) -> Hashable:
+def identity(piece: Piece) -> Hashable:
     """What makes two pieces one piece of memory."""
-    return (_identity(piece.of), piece.start, piece.stop) if isinstance(piece, Cut) else id(piece)
+    return (identity(piece.of), piece.start, piece.stop) if isinstance(piece, Cut) else id(piece)

@@ -97,12 +97,14 @@ class Episode:
         fingerprint: `Workflow.fingerprint`.
         answer: Text of the answer step; empty if the task failed.
         steps: One record an executed step, in order of completion.
-        latency_s: Seconds from admission to answer.
+        latency_s: Seconds from arrival to answer.
         build_s: Seconds of it until the workflows of its batch of arrivals were built.
         op_bytes: Bytes of operation state that only this request keeps, or that it added to a tree of tokens.
         dynamic_bytes: The same of KV of text (task, outputs, tool results).
-        error: Why the task failed; empty if it did not.
+        error: Why the task failed; empty if it did not. Begins with ``timeout``, ``cancelled``, ``memory`` or
+            ``step '<id>'`` and what that step raised.
         score: Metric in [0, 1], filled in by the experiment; None before.
+        waited_s: Seconds from arrival until the task was admitted; 0 in a closed loop.
     """
 
     task_id: str
@@ -117,6 +119,7 @@ class Episode:
     dynamic_bytes: int = 0
     error: str = ""
     score: float | None = None
+    waited_s: float = 0.0
 
     @property
     def llm_calls(self) -> int:

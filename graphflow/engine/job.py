@@ -13,6 +13,10 @@ from graphflow.wgraph.workflow import TASK, Step, Workflow
 class Job:
     """A task, its workflow and the state of its steps.
 
+    Attributes:
+        begun: Ids of the steps that are in somebody's hands: `ready` does not give them again.
+        error: Why it failed; empty while it did not.
+
     Args:
         task: The task.
         workflow: A valid workflow.
@@ -27,6 +31,8 @@ class Job:
         self.states: dict[str, StepState] = {TASK: StepState([Value(StepOutput(task.text), root)])}
         self.episode = Episode(task.id, task.benchmark, workflow.name, workflow.fingerprint, build_s=build_s)
         self.branches = [root]
+        self.begun: set[str] = set()
+        self.error = ""
         self._added = (0, 0)
 
     def ready(self) -> list[Step]:
@@ -35,7 +41,11 @@ class Job:
         while changed:
             found, changed = [], False
             for step in self.workflow.steps:
-                if step.id in self.states or any(name not in self.states for name in self._needs(step)):
+                if (
+                    step.id in self.states
+                    or step.id in self.begun
+                    or any(name not in self.states for name in self._needs(step))
+                ):
                     continue
                 if self._guarded_off(step) or all(self.states[name].skipped for name in step.inputs):
                     self.states[step.id], changed = StepState(skipped=True), True
@@ -66,14 +76,19 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """True once the answer step has run or was skipped."""
-        return self.workflow.answer in self.states
+        """True once the answer step has run or was skipped, or the task has failed."""
+        return bool(self.error) or self.workflow.answer in self.states
+
+    def fail(self, error: str) -> None:
+        """Ends the task; the first reason stays."""
+        self.error = self.error or error
 
     def close(self, now: float) -> Episode:
         """The finished episode."""
-        values, episode = self.states[self.workflow.answer].values, self.episode
-        episode.answer = values[0].output.text if values else ""
-        if not values:
+        episode = self.episode
+        values = [] if self.error else self.states[self.workflow.answer].values
+        episode.answer, episode.error = values[0].output.text if values else "", self.error
+        if not values and not self.error:
             episode.error = f"the answer step {self.workflow.answer!r} was skipped: none of its inputs ran"
         episode.latency_s = now - self.arrived
         episode.op_bytes, episode.dynamic_bytes = self.own_bytes()

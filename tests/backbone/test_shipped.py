@@ -9,7 +9,7 @@ from graphflow.backbone.load import BackboneConfig, load_backbone, training_reco
 from graphflow.benchmarks import BenchmarkConfig, build_benchmark
 from graphflow.benchmarks.mini.traces import make_calls, make_trace
 from graphflow.benchmarks.mini.writing import TraceWriter
-from graphflow.engine.decode import Decoder
+from graphflow.engine.batch import Batch
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.engine.sandbox import bubblewrap_problem
 from graphflow.kv import KVConfig
@@ -66,17 +66,17 @@ def test_parts_of_a_context_tokenise_as_the_whole(backbone):
 
 def test_the_engine_feeds_contexts_as_they_were_trained(backbone, monkeypatch):
     """Review after a worked solution: the context is task, prompt, output, prompt, exactly as in a trace."""
-    seen, original = [], Decoder.generate
+    seen, original = [], Batch.join
 
     def spy(self, requests, keep_logits=False):
-        replies = original(self, requests, keep_logits)
+        flights = original(self, requests, keep_logits)
         seen.extend(
-            (r.op, [*r.context.tokens, *r.pending, *r.prompt], reply)
-            for r, reply in zip(requests, replies, strict=True)
+            (r.op, [*r.context.tokens, *r.pending, *r.prompt], flight.reply)
+            for r, flight in zip(requests, flights, strict=True)
         )
-        return replies
+        return flights
 
-    monkeypatch.setattr(Decoder, "generate", spy)
+    monkeypatch.setattr(Batch, "join", spy)
     library = load_operations(CONF / "operations")
     workflow = load_workflows(CONF / "workflows", library)["cot_review_revise"]
     (example,) = build_benchmark(BenchmarkConfig(name="mini-gsm8k")).examples("test", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from graphflow.engine import executor as executor_module
+from graphflow.engine import calls as calls_module
 from graphflow.engine.episode import Task
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.engine.fidelity import exact_logits
@@ -91,18 +91,18 @@ FORKS = Workflow(
 @contextmanager
 def logit_errors():
     """Collects the largest difference of each measured step's logits from those of a stand-alone run."""
-    errors, original = [], executor_module.compare
+    errors, original = [], calls_module.compare
 
     def measured(backbone, context, output, used):
         exact = exact_logits(backbone, [*context, *output[:-1]], len(output))
         errors.append(float((exact - used).abs().max()))
         return original(backbone, context, output, used)
 
-    executor_module.compare = measured
+    calls_module.compare = measured
     try:
         yield errors
     finally:
-        executor_module.compare = original
+        calls_module.compare = original
 
 
 def outputs(episodes):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphflow.engine.decode import Decoder
+from graphflow.engine.batch import Batch
 from graphflow.engine.episode import Episode
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.kv import KVConfig, OperationStore
@@ -70,20 +70,20 @@ def test_samples_differ_and_repeat_with_the_seed():
 
 def test_a_chain_sees_its_context_once_and_a_join_sees_labelled_outputs():
     backbone, seen = tiny_backbone(), []
-    original = Decoder.generate
+    original = Batch.join
 
     def spy(self, requests, keep_logits=False):
         seen.extend(backbone.tokenizer.decode([*r.context.tokens, *r.pending]) for r in requests)
         return original(self, requests, keep_logits)
 
-    Decoder.generate = spy
+    Batch.join = spy
     try:
         serve(backbone, CHAIN, KVConfig("stateful"), tasks=TASKS[:1])
         chain = list(seen)
         seen.clear()
         episodes, _ = serve(backbone, JOIN, KVConfig("stateful"), tasks=TASKS[:1])
     finally:
-        Decoder.generate = original
+        Batch.join = original
     assert chain[0].replace(" ", "") == "<|bos|><|task|>solveone<|end|>"
     for shorter, longer in zip(chain[:-1], chain[1:], strict=True):
         assert longer.startswith(shorter)

@@ -7,7 +7,7 @@ from graphflow.backbone.load import Backbone
 from graphflow.backbone.turns import FORMATS
 from graphflow.benchmarks.mini.traces import Role, Turn, calls
 from graphflow.benchmarks.mini.writing import TraceWriter
-from graphflow.engine import decode
+from graphflow.engine import batch
 from graphflow.engine.episode import Task
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.kv import BudgetError, KVConfig
@@ -130,7 +130,7 @@ HISTORY = Workflow(
 
 def scripted(monkeypatch, backbone, workflow, task):
     """Serves a task operation first, what each step writes given; tokens before each output, and texts of steps."""
-    seen, original = [], decode.Decoder.generate
+    seen, original = [], batch.Batch.join
     written = (i for text in WRITTEN.values() for i in (*backbone.encode(text), backbone.stop))
 
     def spy(self, requests, keep_logits=False):
@@ -138,8 +138,8 @@ def scripted(monkeypatch, backbone, workflow, task):
         seen.append((request.op, [*request.context.tokens, *request.pending, *request.prompt]))
         return original(self, requests, keep_logits)
 
-    monkeypatch.setattr(decode, "_choose", lambda logits, temperature, generator: next(written))
-    monkeypatch.setattr(decode.Decoder, "generate", spy)
+    monkeypatch.setattr(batch, "_choose", lambda logits, temperature, generator: next(written))
+    monkeypatch.setattr(batch.Batch, "join", spy)
     config = EngineConfig(concurrency=1, max_batch=1, max_tokens_scale=50, kv_dtype="float32")
     executor = Executor(backbone, LIBRARY, KVConfig("operation_first"), config)
     (episode,) = executor.run([task], lambda arriving: [workflow])

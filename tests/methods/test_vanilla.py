@@ -14,7 +14,7 @@ from graphflow.benchmarks import BenchmarkConfig, build_benchmark
 from graphflow.benchmarks.base import Example
 from graphflow.benchmarks.gsm8k import gsm8k_score
 from graphflow.benchmarks.hotpotqa import hotpot_f1
-from graphflow.engine.decode import Decoder
+from graphflow.engine.batch import Batch
 from graphflow.engine.episode import Task
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.engine.tools.text import complete_program, final_answer
@@ -225,13 +225,13 @@ def test_wrong_prompts_and_kinds_are_named() -> None:
 def test_the_engine_serves_it_and_leaves_the_backbone_as_it_was(monkeypatch, examples) -> None:
     backbone = tiny_backbone()
     method = build_method(MethodConfig("vanilla", prompt="vendor"), LIBRARY, WORKFLOWS)
-    seen, original = [], Decoder.generate
+    seen, original = [], Batch.join
 
-    def spy(self: Decoder, requests: Any, keep_logits: bool = False) -> Any:
+    def spy(self: Batch, requests: Any, keep_logits: bool = False) -> Any:
         seen.extend([*request.context.tokens, *request.pending, *request.prompt] for request in requests)
         return original(self, [request.__class__(**{**vars(request), "max_tokens": 2}) for request in requests])
 
-    monkeypatch.setattr(Decoder, "generate", spy)
+    monkeypatch.setattr(Batch, "join", spy)
     kv = KVConfig(mode=StateMode.STATEFUL)
     executor = Executor(method.asking.backbone(backbone), method.asking.library(Library([])), kv, EngineConfig())
     asked = method.asking.ask(examples["gsm8k"].task)

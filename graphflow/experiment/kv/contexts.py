@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphflow.backbone.cache import ResidualCache
 from graphflow.benchmarks.base import Benchmark, Example
+from graphflow.engine.batch import Batch, Flight, Row
 from graphflow.engine.decode import Decoder
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.executor import Build, Executor
@@ -28,7 +29,7 @@ OUTPUTS = "outputs.jsonl"
 
 
 class Recorder(Decoder):
-    """Generates as ever and notes every output in a file, flushed batch by batch."""
+    """Generates as ever and notes every output in a file, flushed group by group."""
 
     def __init__(self, like: Decoder, file: Path) -> None:
         super().__init__(like.backbone, like.store, like.clock)
@@ -44,49 +45,94 @@ class Recorder(Decoder):
         return replies
 
 
+class Replay(Batch):
+    """A batch that writes what was written before; one forward pass over all outputs of a group that joins."""
+
+    written: Written
+
+    def _begin(
+        self, cache: ResidualCache, hidden: Tensor, rows: list[Row], places: list[int]
+    ) -> tuple[list[int], list[Flight]]:
+        """Fills every row with its output, the logits that it would have been chosen from, and its KV."""
+        if not rows:
+            return [], []
+        outputs = [self.written[row.generator.initial_seed()] for row in rows]
+        index = torch.tensor(places, device=hidden.device)
+        cache.select(index)
+        first, width = cache.slots, max(map(len, outputs)) - 1
+        logits = [self.backbone.logits(hidden[index]).cpu()[:, None]]
+        if width:
+            ids = torch.zeros(len(rows), width, dtype=torch.long)
+            positions = torch.full((len(rows), width), -1)
+            for place, (row, output) in enumerate(zip(rows, outputs, strict=True)):
+                count = len(output) - 1
+                ids[place, :count] = torch.tensor(output[:-1], dtype=torch.long)
+                positions[place, :count] = torch.arange(row.first, row.first + count)
+            states = self.backbone.forward(ids.to(hidden.device), positions.to(hidden.device), cache)
+            logits.append(self.backbone.logits(states).cpu())
+        whole = torch.cat(logits, dim=1)
+        self._count()
+        ended = []
+        for place, (row, output) in enumerate(zip(rows, outputs, strict=True)):
+            row.output = list(output)
+            row.logits = list(whole[place, : len(output)]) if row.flight.keep_logits else []
+            if self._end(row, cache, place, first + len(output) - 1):
+                ended.append(row.flight)
+        return [], ended
+
+
 class Replayer(Decoder):
-    """Writes what was written before; one forward pass over all outputs of a batch."""
+    """Writes what was written before."""
 
     def __init__(self, like: Decoder, written: Written) -> None:
         super().__init__(like.backbone, like.store, like.clock)
         self.written = written
 
-    def _decode(
-        self,
-        cache: ResidualCache,
-        hidden: Tensor,
-        rows: list,
-        requests: Sequence[Request],
-        keep_logits: bool,
-        replies: list[Reply],
-        started: float,
-    ) -> None:
-        """Fills every row with its output, the logits that it would have been chosen from, and its KV."""
-        outputs = [self.written[row.generator.initial_seed()] for row in rows]
-        first, width = cache.slots, max(map(len, outputs)) - 1
-        logits = [self.backbone.logits(hidden).cpu()[:, None]]
-        if width:
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            places = torch.full((len(rows), width), -1)
-            for index, (row, output) in enumerate(zip(rows, outputs, strict=True)):
-                request, count = requests[row.request], len(output) - 1
-                start = request.offset + len(request.prompt)
-                ids[index, :count] = torch.tensor(output[:-1], dtype=torch.long)
-                places[index, :count] = torch.arange(start, start + count)
-            device = self.backbone.device
-            states = self.backbone.forward(ids.to(device), places.to(device), cache)
-            logits.append(self.backbone.logits(states).cpu())
-        whole = torch.cat(logits, dim=1)
-        self.cache_bytes = max(self.cache_bytes, cache.nbytes)
-        for index, (row, output) in enumerate(zip(rows, outputs, strict=True)):
-            row.output, row.done = list(output), True
-            row.logits = list(whole[index, : len(output)]) if keep_logits else []
-            self._finish(cache, index, row, first, requests[row.request])
+    def open(self) -> Replay:
+        """An empty batch that writes what was written before."""
+        batch = Replay(self.backbone, self.store, self.clock, self.chunk)
+        batch.written = self.written
+        return batch
+
+
+class AtOnce(Batch):
+    """Runs every group that joins to its end, by `Decoder.generate`: for decoders that look at its replies."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder.backbone, decoder.store, decoder.clock)
+        self.decoder = decoder
+        self._ended: list[Flight] = []
+
+    @property
+    def flights(self) -> list[Flight]:
+        """Requests that have been answered and not been handed over."""
+        return list(self._ended)
+
+    def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
+        """Answers requests; the next step hands them over."""
+        started = self.clock()
+        replies = self.decoder.generate(requests, keep_logits if isinstance(keep_logits, bool) else any(keep_logits))
+        flights = [
+            Flight(request, reply, started, bool(reply.logits), 0)
+            for request, reply in zip(requests, replies, strict=True)
+        ]
+        self._ended += flights
+        return flights
+
+    def step(self) -> list[Flight]:
+        """Hands over what has joined."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def cancel(self, flight: Flight) -> None:
+        """Hands nothing over."""
+        self._ended = [other for other in self._ended if other is not flight]
 
 
 def use(executor: Executor, decoder: Decoder) -> Executor:
-    """Let an executor run its requests on another decoder."""
+    """Let an executor run its requests on another decoder, group by group."""
     executor.decoder = executor.memory.decoder = decoder
+    executor.batch = AtOnce(decoder)
     return executor
 
 

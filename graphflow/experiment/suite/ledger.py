@@ -29,6 +29,9 @@ from graphflow.wgraph.workflow import Workflow
 OWN = ("task_id", "fingerprint", "op_bytes", "dynamic_bytes", "ran")
 OUTCOME = ("workflow", "metric", "tokens", "llm_calls", "latency_s")
 
+PACE = ("concurrency", "max_batch", "scheduler", "gather", "prefill_chunk", "prefetch", "arrivals", "rate", "fidelity")
+"""Settings of the engine that decide when a step runs and what is measured, not what is written."""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -49,11 +52,7 @@ class Ledger:
         """The folder. How many tasks a split has is no part of its name: a smaller split begins a larger one."""
         plain = resolved(replace(self.config, kv=self.kv))
         what = {name: plain[name] for name in ("backbone", "kv")}
-        what["engine"] = {
-            name: value
-            for name, value in plain["engine"].items()
-            if name not in ("concurrency", "max_batch", "fidelity")
-        }
+        what["engine"] = {name: value for name, value in plain["engine"].items() if name not in PACE}
         what["benchmark"] = {name: plain["benchmark"][name] for name in ("seed", "scoring")}
         return RunDir(self.config.machine.runs_dir, "suite-" + digest({**what, **self.house.facts(self.config)}))
 

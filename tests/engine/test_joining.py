@@ -1,0 +1,107 @@
+"""Caches that are joined give the logits that each row gives in a cache of its own."""
+
+import pytest
+import torch
+
+from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.shared_attention import use_shared_attention
+from graphflow.backbone.shared_batch import SharedBatch
+from graphflow.kv import Context, Segment, SegmentKind
+from tests.tiny import FAMILIES, WINDOW, tiny_backbone
+
+
+def piece(backbone, length, seed):
+    kv = torch.randn(backbone.shape(backbone.dtype).of(length), generator=torch.Generator().manual_seed(seed))
+    return Segment((8,) * length, kv, SegmentKind.OPERATION, shared=True)
+
+
+def context(*pieces):
+    made = Context()
+    for own in pieces:
+        made = made.append(own)
+    return made
+
+
+class Alone:
+    """Rows, each in a dense cache of its own and in one batch that they join and leave."""
+
+    def __init__(self, family, kind):
+        self.plain, self.backbone = tiny_backbone(family), tiny_backbone(family)
+        self.kind = kind
+        if kind is SharedBatch:
+            use_shared_attention(self.backbone.model)
+        self.batch = self.cache(self.backbone, kind, [])
+        self.own, self.lengths = [], []
+
+    def cache(self, backbone, kind, rows):
+        return kind(rows, backbone.rope, backbone.shape(torch.float32), backbone.dtype, backbone.device)
+
+    def join(self, contexts, counts, keep):
+        """Prefills ragged newcomers, compares, and lets them join the rows that stay."""
+        new = self.cache(self.backbone, self.kind, [own.pieces for own in contexts])
+        alone = [self.cache(self.plain, ResidualCache, [own.pieces]) for own in contexts]
+        places = [range(own.length, own.length + count) for own, count in zip(contexts, counts, strict=True)]
+        self.compare(new, alone, places)
+        self.batch.join(torch.tensor(keep, dtype=torch.long), new)
+        self.own = [*(self.own[i] for i in keep), *alone]
+        self.lengths = [*(self.lengths[i] for i in keep), *(place.stop for place in places)]
+
+    def compare(self, batch, alone, places):
+        width = max(map(len, places))
+        positions = torch.full((len(places), width), -1)
+        for row, place in enumerate(places):
+            positions[row, width - len(place) :] = torch.tensor(list(place))
+        ids = torch.randint(8, 60, positions.shape, generator=torch.Generator().manual_seed(sum(map(len, places))))
+        logits = self.backbone.logits(self.backbone.forward(ids, positions, batch))
+        for row, (cache, place) in enumerate(zip(alone, places, strict=True)):
+            own = slice(width - len(place), None)
+            exact = self.plain.logits(self.plain.forward(ids[row : row + 1, own], positions[row : row + 1, own], cache))
+            torch.testing.assert_close(logits[row, own], exact[0], rtol=0, atol=1e-4)
+
+    def decode(self, steps):
+        for _ in range(steps):
+            self.compare(self.batch, self.own, [range(length, length + 1) for length in self.lengths])
+            self.lengths = [length + 1 for length in self.lengths]
+
+
+@pytest.mark.parametrize("kind", [ResidualCache, SharedBatch])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_join_decode_and_leave(family, kind):
+    """Newcomers longer and shorter than the batch; pieces that both hold, one of them densely so far, or neither."""
+    rows = Alone(family, kind)
+    a, b, c = (piece(rows.plain, length, seed) for seed, length in enumerate((13, 30, 7)))
+    text = [piece(rows.plain, length, 10 + length) for length in (5, 9, 3, 21)]
+    rows.join([context(text[0], a)], [4], [])
+    rows.decode(3)
+    rows.join([context(text[1], b, a), context(c, b)], [1, 6], [0])
+    rows.decode(2)
+    rows.join([context(text[2]), context(a, text[3], a, c)], [3, 2], [2, 0])
+    rows.decode(WINDOW)
+    rows.join([context(b)], [1], [3])
+    rows.decode(2)
+    assert rows.batch.slots == (max(rows.lengths) if kind is ResidualCache else rows.batch.slots)
+
+
+def test_what_is_joined_is_shared_and_held_once():
+    """Four rows join one by one behind the same 30 tokens: held densely by the first alone, then once for all."""
+    rows = Alone("qwen2", SharedBatch)
+    held, texts = piece(rows.plain, 30, 1), [piece(rows.plain, 2 + i, 10 + i) for i in range(4)]
+    for index, text in enumerate(texts):
+        rows.join([context(text, held)], [1], list(range(index)))
+        rows.decode(1)
+        assert [len(stack.lengths) for stack in rows.batch.stacks] == ([1] if index else [])
+    assert rows.batch.slots == 5 + 1 + 1, "the longest text, and what has run behind it"
+    kv = rows.batch.stacks[0].kv
+    rows.join([context(piece(rows.plain, 4, 99), held)], [1], [0, 1, 2, 3])
+    assert rows.batch.stacks[0].kv is kv, "a stack that has all that is shared stays as it is"
+    rows.join([context(piece(rows.plain, 4, 98))], [1], [])
+    assert rows.batch.stacks == []
+
+
+def test_a_joined_batch_holds_no_more_than_its_rows_and_room():
+    rows = Alone("qwen2", ResidualCache)
+    rows.join([context(piece(rows.plain, 10, 1)), context(piece(rows.plain, 20, 2))], [1, 1], [])
+    rows.join([context(piece(rows.plain, 5, 3))], [2], [1])
+    per_token = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
+    assert rows.batch.slots == 21
+    assert rows.batch.nbytes == 2 * (21 + 16) * per_token
