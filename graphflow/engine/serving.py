@@ -72,12 +72,12 @@ class Serving:
         decoder.between = self._go_on
         try:
             while self._gate or self._jobs:
+                self._expire()  # first: who is cancelled while an episode is handed over makes no more steps
                 self._admit()
                 self._run_tools()
                 self._submit()
                 self._step()
                 self._run_tools()
-                self._expire()
                 yield from self._close()
                 self._nap()
         finally:

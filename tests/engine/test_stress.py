@@ -113,7 +113,7 @@ def test_two_hundred_tasks(monkeypatch, no_collector, mode, shared, config):
     ("mode", "shared"),
     [("stateful", False), ("differential", True), ("prefix, bounded", False)],
 )
-def test_two_thousand_tasks(monkeypatch, no_collector, mode, shared):
+def test_five_hundred_tasks(monkeypatch, no_collector, mode, shared):
     config = {"scheduler": "same_operation", "timeout_s": 3.0, "arrivals": "bursts", "rate": 30.0}
-    executor, _ = stress(monkeypatch, 2000, mode, shared, seed=2, memory_bytes=4_000_000, **config)
+    executor, _ = stress(monkeypatch, 500, mode, shared, seed=2, memory_bytes=4_000_000, **config)
     assert executor.peak_bytes <= 4_000_000
