@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphflow.backbone.cache import ROOM, Placed, ResidualCache, RoomyLayer
+from graphflow.backbone.cache import Placed, ResidualCache, RoomyLayer
 from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach
 from graphflow.backbone.shared_stacks import Stack, divide, holders, identity, spans, stack_up
 from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
-
-__all__ = ["ROOM", "RoomyLayer", "SharedBatch"]
 
 
 class SharedBatch(ResidualCache):

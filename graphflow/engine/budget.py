@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from graphflow.backbone.cache import ROOM
 from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Flight
+from graphflow.engine.config import EngineConfig
 from graphflow.engine.request import Request
 from graphflow.kv import OperationStore, StateMode
 from graphflow.wgraph.library import Library
@@ -29,7 +30,7 @@ class Budget:
         store: State of operations.
         library: Operations.
         prompts: Token ids of every operation's prompt.
-        scale: Factor on operations' token limits.
+        config: Has the limits of outputs.
     """
 
     def __init__(
@@ -38,9 +39,9 @@ class Budget:
         store: OperationStore,
         library: Library,
         prompts: Mapping[str, Sequence[int]],
-        scale: float,
+        config: EngineConfig,
     ) -> None:
-        self.library, self.prompts, self.scale = library, prompts, scale
+        self.library, self.prompts, self.config = library, prompts, config
         self.kept = store.shape.bytes_per_token
         self.computed = backbone.shape(backbone.dtype).bytes_per_token
         self._contexts = store.config.mode is StateMode.OPERATION_FIRST  # a step runs its whole context again
@@ -60,7 +61,7 @@ class Budget:
             operation = self.library[step.op]
             if operation.kind is Kind.LLM:
                 prompt = len(self.prompts[step.op])
-                whole += prompt + step.samples * max(1, round(operation.max_tokens * self.scale))
+                whole += prompt + step.samples * self.config.max_tokens(operation.max_tokens)
                 samples = max(samples, step.samples)
                 learned += prompt * self._learned
                 steps += step.samples

@@ -82,15 +82,11 @@ class Calls:
         if step.samples > 1 and not temperature:
             temperature = self.config.sample_temperature
         limits = Limits(
-            max_tokens=self.max_tokens(operation),
+            max_tokens=self.config.max_tokens(operation.max_tokens),
             temperature=temperature,
             seeds=tuple(_seed(self.config.seed, call.job.task.id, step.id, sample) for sample in range(step.samples)),
         )
         return self.memory.request(call.branch, operation, limits)
-
-    def max_tokens(self, operation: Operation) -> int:
-        """Limit of an operation's output, tokens."""
-        return max(1, round(operation.max_tokens * self.config.max_tokens_scale))
 
     def finish(self, call: Call, flight: Flight, ended: float) -> None:
         """Reads the outputs of a step and records it."""

@@ -77,3 +77,7 @@ class EngineConfig:
         for name in ("sample_temperature", "max_tokens_scale", "rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"engine.{name} must be above 0, got {getattr(self, name)}")
+
+    def max_tokens(self, limit: int) -> int:
+        """An operation's token limit for one output, by `max_tokens_scale`."""
+        return max(1, round(limit * self.max_tokens_scale))

@@ -12,21 +12,22 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from graphflow.backbone.load import DTYPES, Backbone
 from graphflow.engine.budget import Budget
-from graphflow.engine.calls import SELECTS, Calls
+from graphflow.engine.calls import Calls
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.decode import Decoder
 from graphflow.engine.episode import Episode, Task
+from graphflow.engine.gate import Build
 from graphflow.engine.job import Job
 from graphflow.engine.opening import open_memory, open_store
 from graphflow.engine.prefetch import Prefetch
-from graphflow.engine.serving import Build, Serving
+from graphflow.engine.serving import Serving
 from graphflow.engine.tools import ToolBox
-from graphflow.engine.toolwork import HANDS_ON, ToolWork
+from graphflow.engine.toolwork import ToolWork
 from graphflow.kv import Allowed, KVConfig, StoreBytes
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Kind
 
-__all__ = ["HANDS_ON", "SELECTS", "Build", "EngineConfig", "Executor"]
+__all__ = ["EngineConfig", "Executor"]
 
 
 class Executor:
@@ -69,7 +70,7 @@ class Executor:
         self.calls = Calls(backbone, library, self.memory, config, self.toolbox, self.stop_clock)
         self.tools = ToolWork(backbone, library, self.toolbox, self.clock)
         self.prefetch = Prefetch(self.store, library, config.prefetch)
-        self.budget = Budget(backbone, self.store, library, self.prompts, config.max_tokens_scale)
+        self.budget = Budget(backbone, self.store, library, self.prompts, config)
         self.batch = self.decoder.open()
         self.peak_bytes = 0
         self._serving: Serving | None = None

@@ -46,15 +46,15 @@ class Serving:
         self._jobs: list[Job] = []
         self._queue: list[Waiting] = []
         self._tools: list[Ready] = []
-        self._calls: dict[int, Call] = {}  # by the id of their flight
-        self._alone: set[int] = set()  # ids of jobs whose steps join by themselves: their group has failed
+        self._calls: dict[Flight, Call] = {}
+        self._alone: set[Job] = set()  # their steps join by themselves: the group that they were in has failed
         self._landed: list[Flight] = []  # out of the batch, not yet read
         self._ended: list[Episode] = []
         self._cancelled: set[str] = set()
         self._scheduler, self._numbers = scheduler(Schedule(self.config.scheduler)), count()
         self._ways: dict[str, dict[str, int]] = {}
         self._left_to_measure, self._limit = self.config.fidelity, self.config.memory_bytes
-        self._reserved: dict[int, tuple[int, int]] = {}  # by the id of their job, see `Budget.task`
+        self._reserved: dict[Job, tuple[int, int]] = {}  # see `Budget.task`
         # A bounded tree of tokens evicts only while no request is open: there, all that is ready runs to its end.
         store = executor.store.config
         self._in_rounds = store.by_tokens and store.store_bytes > 0
@@ -129,7 +129,7 @@ class Serving:
             job.episode.steps.append(record)
             job.add(root.added)
             self._jobs.append(job)
-            self._reserved[id(job)] = self._needs(arrived.task, workflow)
+            self._reserved[job] = self._needs(arrived.task, workflow)
             self._look(job)
         self.executor.note_peak(self._jobs)
 
@@ -144,7 +144,7 @@ class Serving:
         """The first of these tasks that fit beside those in flight; one at least if there are none."""
         if not self._limit:
             return arriving
-        needs = [self._reserved[id(job)] for job in self._jobs]
+        needs = [self._reserved[job] for job in self._jobs]
         held = (sum(job.held_bytes()) for job in self._jobs)
         kept = self.memory.nbytes().total + sum(max(own, need) for own, (need, _) in zip(held, needs, strict=True))
         batch, admitted = max((batch for _, batch in needs), default=0), []
@@ -202,7 +202,7 @@ class Serving:
                 waiting.resident = self.executor.prefetch.resident(waiting.op, waiting.what.branch.context.path)
         ordered = self._scheduler.order(self._queue)
         chosen = take(ordered, self.config.max_batch - self.batch.rows)
-        alone = [waiting for waiting in chosen if id(waiting.what.job) in self._alone]
+        alone = [waiting for waiting in chosen if waiting.what.job in self._alone]
         chosen = alone[:1] or chosen
         if idle:
             chosen = chosen or ordered[:1]
@@ -249,7 +249,7 @@ class Serving:
         gone = {waiting.number for waiting, _ in joining}
         self._queue = [waiting for waiting in self._queue if waiting.number not in gone]
         for call, request, flight in zip(calls, requests, flights, strict=True):
-            self._calls[id(flight)] = call
+            self._calls[flight] = call
             self.executor.prefetch.note(request.op, request.context.path, request.plan)
             self.executor.prefetch.expect(call.job, call.step, request.context.path)
 
@@ -265,10 +265,10 @@ class Serving:
         self._go_on()
         ended, self._landed, now = self._landed, [], self.clock()
         for flight in ended:
-            call = self._calls.pop(id(flight))
+            call = self._calls.pop(flight)
             failure = flight.failure
-            if failure and grouped and id(call.job) not in self._alone:
-                self._alone.add(id(call.job))  # the whole group has failed: each of it is tried by itself
+            if failure and grouped and call.job not in self._alone:
+                self._alone.add(call.job)  # the whole group has failed: each of it is tried by itself
                 self._enqueue(call, self._ways[call.job.workflow.fingerprint][call.step.id])
                 continue
             if call.job.error:
@@ -286,12 +286,16 @@ class Serving:
     # Ends
 
     def _fail(self, job: Job, error: str) -> None:
-        """Ends a task: what it has in the batch or in the queue is dropped."""
+        """Ends a task before its answer."""
         job.fail(error)
+        self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """Lets go of what a task has in the batch and in the queue."""
         for flight in self.batch.flights:
-            if self._calls[id(flight)].job is job:
+            if self._calls[flight].job is job:
                 self.batch.cancel(flight)
-                del self._calls[id(flight)]
+                del self._calls[flight]
         self._queue = [waiting for waiting in self._queue if waiting.what.job is not job]
 
     def _expire(self) -> None:
@@ -322,13 +326,9 @@ class Serving:
 
     def _episode(self, job: Job, now: float) -> Episode:
         """Closes a task; steps that it no longer needs leave with it."""
-        for flight in self.batch.flights:
-            if self._calls[id(flight)].job is job:
-                self.batch.cancel(flight)
-                del self._calls[id(flight)]
-        self._queue = [waiting for waiting in self._queue if waiting.what.job is not job]
-        self._alone.discard(id(job))
-        del self._reserved[id(job)]
+        self._drop(job)
+        self._alone.discard(job)
+        del self._reserved[job]
         return job.close(now)
 
     def _nap(self) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class FeatureConfig:
             raise ValueError(f"features.dim must be between 64 and 4096, got {self.dim}")
 
 
-class Encoder:
+class Encoder(ABC):
     """Turns texts into unit vectors, each text once: rows are kept by the hash of their content."""
 
     def __init__(self, dim: int) -> None:
@@ -85,9 +86,9 @@ class Encoder:
             self._rows.update(zip(missing, self._compute(list(missing.values())), strict=True))
         return torch.stack([self._rows[key] for key in keys]) if keys else torch.zeros(0, self.dim)
 
+    @abstractmethod
     def _compute(self, texts: list[str]) -> Tensor:
-        """Rows for texts that were not seen yet; subclasses say how."""
-        raise NotImplementedError
+        """Rows for texts that were not seen yet, float32 (texts, dim)."""
 
 
 class HashingEncoder(Encoder):

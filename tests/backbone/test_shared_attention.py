@@ -6,10 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.cache import ROOM, ResidualCache, RoomyLayer
 from graphflow.backbone.load import Backbone
 from graphflow.backbone.shared_attention import NAME, shared_attention, use_shared_attention
-from graphflow.backbone.shared_batch import ROOM, RoomyLayer, SharedBatch
+from graphflow.backbone.shared_batch import SharedBatch
 from graphflow.backbone.shared_stacks import STACK, TOKEN, divide, stack_up
 from graphflow.backbone.turns import MINI
 from graphflow.kv import Context, EncodedSegment, Rope, Segment, SegmentKind

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from graphflow.backbone.turns import TurnFormat
+from graphflow.engine.calls import SELECTS
 from graphflow.engine.episode import StepOutput, StepRecord, Task
-from graphflow.engine.executor import HANDS_ON, SELECTS
 from graphflow.engine.job import Job
 from graphflow.engine.parse import LETTERS
 from graphflow.engine.state import Branch, Value, common_ancestor, leading
+from graphflow.engine.toolwork import HANDS_ON
 from graphflow.experiment.capacity.traffic import Call, Request
 from graphflow.kv import Context
 from graphflow.wgraph.library import Library

@@ -19,7 +19,8 @@ from graphflow.benchmarks.base import Benchmark, Example
 from graphflow.engine.batch import Batch, Flight, Row
 from graphflow.engine.decode import Decoder
 from graphflow.engine.episode import Episode, Task
-from graphflow.engine.executor import Build, Executor
+from graphflow.engine.executor import Executor
+from graphflow.engine.gate import Build
 from graphflow.engine.request import Reply, Request
 from graphflow.experiment.run import Server
 

@@ -6,7 +6,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from graphflow.engine.executor import Build, Executor
+from graphflow.engine.executor import Executor
+from graphflow.engine.gate import Build
 from graphflow.engine.sandbox import Sandbox
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.config import Config
