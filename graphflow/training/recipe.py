@@ -10,7 +10,7 @@ from graphflow.benchmarks.mini.traces import DRILL
 
 REPEAT = "repeat"
 # Shares of draws; `DRILL` are arithmetic sheets, `REPEAT` random tokens and the same again.
-KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 0.7, "mbpp": 0.6, DRILL: 0.8, REPEAT: 0.3}
+KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 1.0, "mbpp": 0.9, DRILL: 0.8, REPEAT: 0.3}
 
 
 def _drawn(text: str, share: float) -> bool:

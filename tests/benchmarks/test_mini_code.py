@@ -4,6 +4,7 @@ import ast
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -575,7 +576,13 @@ def test_a_spec_by_hand():
     assert (open_words.structure, open_words.level) == ("list:over?|square|sum", 4)
     other = code_specs.neighbours(open_words, random.Random(0))[0]
     assert other.parts[0] == Part("predicate", "gt", (5,)), "the other reading comes first"
-    assert code_specs.remark(other, code_specs.clear(open_words)) == "the condition should be x >= 5."
+    meant = code_specs.clear(open_words)
+    assert code_specs.remark(other, meant) == "the condition is x > 5, it should be x >= 5."
+    listed = replace(meant, parts=(*parts[:2], Part("map", "square"), Part("reducer", "list")))
+    assert code_specs.remark(meant, listed) == "the result is sum(...), it should be ...."
+    free = replace(meant, parts=(Part("predicate", "all"), *parts[1:]))
+    assert code_specs.remark(free, meant) == "the condition is missing, it should be x >= 5."
+    assert code_specs.remark(meant, free) == "the condition is x >= 5, it should be left out."
     text_spec = Spec("string", (Part("text", "left", (2,)), Part("reading", "palindrome")))
     assert code_specs.source(text_spec, "f") == "def f(s):\n    t = s[2:] + s[:2]\n    return t == t[::-1]"
 

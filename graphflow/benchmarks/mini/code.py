@@ -175,6 +175,7 @@ def _problem(text: str, spec: Spec, name: str, calls: list[tuple[str, str]], sho
         visible_tests=tuple(asserts[:shown]),
         hidden_tests=tuple(asserts[2:]),
         mutants=tuple((source(other, name), remark(other, spec)) for other in wrong),
+        rare=spec.rare,
     )
 
 

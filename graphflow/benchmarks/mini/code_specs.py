@@ -64,6 +64,11 @@ class Spec:
         return any(part.vague for part in self.parts)
 
     @property
+    def rare(self) -> bool:
+        """Whether vague words are meant in the rarer of their readings."""
+        return any(part.vague and part.name == VAGUE[part.vague].rare for part in self.parts)
+
+    @property
     def level(self) -> int:
         """Number of parts that change something, one more if the words are vague; from 1 to 5."""
         return max(1, min(5, sum(part.name not in PLAIN for part in self.parts) + self.vague))
@@ -223,26 +228,20 @@ def source(spec: Spec, name: str) -> str:
 
 
 def remark(old: Spec, new: Spec) -> str:
-    """One sentence that says what to change to get from ``old`` to ``new``, which differ in one part."""
+    """One sentence that says what ``old`` has and what ``new`` has instead; they differ in one part."""
     if len(old.parts) != len(new.parts):
         return f"one step is missing, it should be {phrase(clear(new))}."
-    part = next(b for a, b in zip(old.parts, new.parts, strict=True) if a != b)
-    code = part.fill(part.op.code)
-    match part.slot:
+    was, should = next((a, b) for a, b in zip(old.parts, new.parts, strict=True) if a != b)
+    before, after = (part.fill(part.op.code).replace("{}", "...") for part in (was, should))
+    match should.slot:
         case "predicate":
-            return f"the condition should be {code or 'left out'}."
+            return f"the condition is {before or 'missing'}, it should be {after or 'left out'}."
         case "source":
-            return f"it should go over {code}."
+            return f"it goes over {before}, it should go over {after}."
         case "map":
-            return f"each number should be {code}."
-        case "reducer":
-            code = code if part.name not in PLAIN else "the list itself"
-            return f"the result should be {code.replace('{}', '...')}."
-        case "tail" if part.name in PLAIN:
-            return "it should be the value alone."
+            return f"each number is {before}, it should be {after}."
         case _:
-            said = part.fill(part.op.phrases[0])
-            return f"it should be {said.replace('{}', 'the value' if part.slot == 'tail' else 'the text')}."
+            return f"the result is {before}, it should be {after}."
 
 
 def clear(spec: Spec) -> Spec:

@@ -82,6 +82,7 @@ class Problem:
         hidden_tests: Asserts that decide.
         mutants: Wrong sources of the same function, each with a remark on what to change; where words are vague, their
             other reading first.
+        rare: Vague words are meant in the rarer of their two readings.
     """
 
     text: str
@@ -102,6 +103,7 @@ class Problem:
     visible_tests: tuple[str, ...] = ()
     hidden_tests: tuple[str, ...] = ()
     mutants: tuple[tuple[str, str], ...] = ()
+    rare: bool = False
 
     def steps(self, wrong: int = -1, delta: int = 0) -> list[str]:
         """The worked steps as equations, one a line; with a mistake where ``wrong`` says."""

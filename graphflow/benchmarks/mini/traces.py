@@ -237,7 +237,10 @@ def hotpot_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     return [[question, *branch] for branch in branches]
 
 
-MISREAD = 0.6  # of the wrong drafts where words are vague take their other reading: so do a model's own wrong drafts
+# A model's own first drafts take the usual reading of vague words, so those that fail are mostly where the rarer one
+# is meant. Shares of wrong drafts that take the other reading, where the task means the rarer one and where it does not:
+MISREAD = {True: 0.9, False: 0.3}
+REPAIRED = {True: 1.0, False: 0.6}  # and of tasks that are repaired at all
 
 
 def _mistakes(problem: Problem) -> list[tuple[str, str]]:
@@ -245,7 +248,8 @@ def _mistakes(problem: Problem) -> list[tuple[str, str]]:
     first, rest = list(problem.mutants[:1]), list(problem.mutants[1:])
     if "?" not in problem.structure:
         return first + rest
-    return first * max(1, round(len(rest) * MISREAD / (1 - MISREAD))) + rest
+    share = MISREAD[problem.rare]
+    return first * max(1, round(len(rest) * share / (1 - share))) + rest
 
 
 def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
@@ -254,15 +258,16 @@ def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     mistakes = _mistakes(problem)
     failing = [(wrong, remark, failing_test(problem, wrong)) for wrong, remark in mistakes]
     failing = [found for found in failing if found[2]]
-    if failing:
+    if failing and rng.random() < REPAIRED[problem.rare]:
         wrong, remark, failure = rng.choice(failing)
         tried = [*draft("code_generate", wrong), Turn(Role.TOOL, failure)]
         if rng.random() < 0.15:
             wrong, remark, failure = rng.choice(failing)
             tried += [*draft("fix_program", wrong), Turn(Role.TOOL, failure)]
-        branches.append([*tried, *call("fix_program", problem.answer)])
+        fix = call("fix_program", f"# {remark}\n{problem.answer}")
+        branches.append([*tried, *fix])
         if rng.random() < 0.6:
-            branches.append([*tried, *call("reflect", remark), *call("fix_program", problem.answer)])
+            branches.append([*tried, *call("reflect", remark), *fix])
     if rng.random() < 0.4:
         branches.append(selection([problem.answer], [source for source, _ in mistakes], rng))
     return branches
