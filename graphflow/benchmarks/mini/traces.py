@@ -237,10 +237,10 @@ def hotpot_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     return [[question, *branch] for branch in branches]
 
 
-# A model's own first drafts take the usual reading of vague words, so those that fail are mostly where the rarer one
-# is meant. Shares of wrong drafts that take the other reading, where the task means the rarer one and where it does not:
+# A model's own first drafts take the usual reading of vague words, so most that fail are where the rarer one is meant.
+# Where it is, and where it is not: shares of wrong drafts that take the other reading, and of tasks that are repaired.
 MISREAD = {True: 0.9, False: 0.3}
-REPAIRED = {True: 1.0, False: 0.6}  # and of tasks that are repaired at all
+REPAIRED = {True: 1.0, False: 0.6}
 
 
 def _mistakes(problem: Problem) -> list[tuple[str, str]]:
