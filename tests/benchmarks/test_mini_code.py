@@ -524,16 +524,32 @@ def test_the_visible_test_decides_where_words_are_vague(problems):
 
 
 def test_wrong_drafts_in_traces_are_those_that_models_write(problems):
-    """Where words are vague six of ten wrong drafts take the other reading; elsewhere no mistake is favoured."""
-    rng, shares = random.Random("traces"), {True: [], False: []}
+    """Drafts misread vague words where the rarer reading is meant; elsewhere other mistakes prevail."""
+    rng, shares = random.Random("traces"), {True: [], False: [], None: []}
     for problem in problems[:600]:
         sources = [source for source, _ in problem.mutants]
         for branch in traces.code_branches(problem, rng):
             wrong = [turn.text for turn in branch if turn.role is Role.DRAFT]
             assert set(wrong) <= set(sources)
-            shares[vague(problem)] += [text == sources[0] for text in wrong if len(sources) > 3]
-    assert 0.5 < sum(shares[True]) / len(shares[True]) < 0.72
-    assert sum(shares[False]) / len(shares[False]) < 0.3
+            rare = problem.rare if vague(problem) else None
+            shares[rare] += [text == sources[0] for text in wrong if len(sources) > 3]
+    assert sum(shares[True]) / len(shares[True]) > 0.8
+    assert 0.15 < sum(shares[False]) / len(shares[False]) < 0.45
+    assert sum(shares[None]) / len(shares[None]) < 0.3
+
+
+def test_repairs_name_what_is_wrong_and_are_right(problems):
+    repairs = 0
+    for problem in problems[:200]:
+        remarks = {remark for _, remark in problem.mutants}
+        for branch in traces.code_branches(problem, random.Random(problem.text)):
+            for turn in branch:
+                if turn.role is Role.OUTPUT and turn.text.startswith("#"):
+                    comment, source = turn.text.split("\n", 1)
+                    assert comment.removeprefix("# ") in remarks
+                    assert source == problem.answer
+                    repairs += 1
+    assert repairs > 100
 
 
 def test_the_language_is_rich(problems):
