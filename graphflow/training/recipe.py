@@ -10,7 +10,8 @@ from graphflow.benchmarks.mini.traces import DRILL
 
 REPEAT = "repeat"
 # Shares of draws; `DRILL` are arithmetic sheets, `REPEAT` random tokens and the same again.
-KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 1.0, "mbpp": 0.9, DRILL: 0.8, REPEAT: 0.3}
+KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 0.7, "mbpp": 0.6, DRILL: 0.8, REPEAT: 0.3}
+CODE = ("humaneval", "mbpp")
 
 
 def _drawn(text: str, share: float) -> bool:
@@ -36,6 +37,8 @@ class Recipe:
         drill_from: Share of the budget after which arithmetic sheets come in; mental arithmetic is slow to learn and
             would crowd out the rest before.
         text_weight: Weight of task text in the loss; outputs have 1 or more.
+        code_weight: Factor on the shares of the two code kinds (our choice: that a repair must not copy what it
+            repairs is learnt late).
         operation_first: Share of tokens in the operation-first layout.
         blocked: Share of task-first documents whose operation prompts see nothing before themselves (reuse-aware).
         batch: Tokens of a step.
@@ -63,6 +66,7 @@ class Recipe:
     growth_share: float = 0.4
     drill_from: float = 0.15
     text_weight: float = 0.2
+    code_weight: float = 1.0
     operation_first: float = 0.5
     blocked: float = 0.0
     batch: int = 4096
@@ -95,6 +99,8 @@ class Recipe:
         for name in (*shares, "decay_share", "text_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"recipe.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not self.code_weight > 0:
+            raise ValueError(f"recipe.code_weight must be above 0, got {self.code_weight}")
         for name in ("short_length", "length", "long_length"):
             if getattr(self, name) < 0 or self.batch % max(1, getattr(self, name)):
                 raise ValueError(f"recipe.{name} must divide batch ({self.batch}), got {getattr(self, name)}")
@@ -112,7 +118,8 @@ class Recipe:
         """Shares of draws in this step."""
         without = {DRILL} if step < self.drill_from * self.steps else set()
         without |= set() if self.repeat_share else {REPEAT}
-        return {kind: share for kind, share in KINDS.items() if kind not in without}
+        weight = dict.fromkeys(CODE, self.code_weight)
+        return {kind: share * weight.get(kind, 1.0) for kind, share in KINDS.items() if kind not in without}
 
     def short(self, step: int) -> bool:
         """Whether operation prompts are cut in this step: in most steps of the first part, in none of the last."""

@@ -52,6 +52,13 @@ def test_sheets_come_in_late():
     recipe = Recipe(tokens=409_600, drill_from=0.5)
     assert (DRILL in recipe.kinds(49), DRILL in recipe.kinds(50)) == (False, True)
     assert REPEAT in recipe.kinds(49) and REPEAT not in Recipe(repeat_share=0.0).kinds(49)
+    more, usual = Recipe(code_weight=3.0).kinds(0), Recipe().kinds(0)
+    assert {kind: round(more[kind] / usual[kind], 6) for kind in usual if more[kind] != usual[kind]} == {
+        "humaneval": 3.0,
+        "mbpp": 3.0,
+    }
+    with pytest.raises(ValueError, match="code_weight must be above 0, got 0"):
+        Recipe(code_weight=0)
 
 
 def test_prompts_are_cut_while_the_recipe_says_so():
