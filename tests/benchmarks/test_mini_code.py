@@ -546,7 +546,9 @@ def test_repairs_name_what_is_wrong_and_are_right(problems):
             for turn in branch:
                 if turn.role is Role.OUTPUT and turn.text.startswith("#"):
                     comment, source = turn.text.split("\n", 1)
+                    said = traces.REMARK.fullmatch(comment.removeprefix("# "))
                     assert comment.removeprefix("# ") in remarks
+                    assert not said or said["was"] != said["should"]
                     assert source == problem.answer
                     repairs += 1
     assert repairs > 100
@@ -592,7 +594,10 @@ def test_a_spec_by_hand():
     assert (open_words.structure, open_words.level) == ("list:over?|square|sum", 4)
     other = code_specs.neighbours(open_words, random.Random(0))[0]
     assert other.parts[0] == Part("predicate", "gt", (5,)), "the other reading comes first"
-    meant = code_specs.clear(open_words)
+    assert code_specs.remark(other, open_words) == "the condition is x > 5, it should be x >= 5."
+    other = replace(other, parts=(parts[0], *other.parts[1:3], Part("reducer", "max")))
+    assert code_specs.remark(other, open_words).startswith("the result is max("), "vague words are not the mistake"
+    meant, other = code_specs.clear(open_words), code_specs.neighbours(open_words, random.Random(0))[0]
     assert code_specs.remark(other, meant) == "the condition is x > 5, it should be x >= 5."
     listed = replace(meant, parts=(*parts[:2], Part("map", "square"), Part("reducer", "list")))
     assert code_specs.remark(meant, listed) == "the result is sum(...), it should be ...."

@@ -231,7 +231,7 @@ def remark(old: Spec, new: Spec) -> str:
     """One sentence that says what ``old`` has and what ``new`` has instead; they differ in one part."""
     if len(old.parts) != len(new.parts):
         return f"one step is missing, it should be {phrase(clear(new))}."
-    was, should = next((a, b) for a, b in zip(old.parts, new.parts, strict=True) if a != b)
+    was, should = next((a, b) for a, b in zip(clear(old).parts, clear(new).parts, strict=True) if a != b)
     before, after = (part.fill(part.op.code).replace("{}", "...") for part in (was, should))
     match should.slot:
         case "predicate":

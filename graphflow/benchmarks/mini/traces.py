@@ -8,9 +8,11 @@ single calls for the operation-first layout.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from os.path import commonprefix
 
 from graphflow.benchmarks.mini import hotpotqa
 from graphflow.benchmarks.mini.drills import make_sheet
@@ -31,12 +33,22 @@ class Role(Enum):
     GIVEN = "given"
 
 
+Spans = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One segment of a trace; ``text`` is an operation's name for OPERATION and ``label: text`` for GIVEN."""
+    """One segment of a trace.
+
+    Attributes:
+        role: Who wrote it.
+        text: Its text; an operation's name for OPERATION and ``label: text`` for GIVEN.
+        stress: Parts of an OUTPUT, from one character to before another, that its worth hangs on.
+    """
 
     role: Role
     text: str
+    stress: Spans = ()
 
 
 Branch = list[Turn]
@@ -63,16 +75,18 @@ class Call:
         operation: What is asked for.
         history: Turns after the task: outputs, tool results and candidates (TASK for the rest of a task's text).
         output: What should be written.
+        stress: As in `Turn`.
     """
 
     operation: str
     history: tuple[Turn, ...]
     output: str
+    stress: Spans = ()
 
 
-def call(operation: str, output: str) -> Branch:
+def call(operation: str, output: str, *stress: tuple[int, int]) -> Branch:
     """An operation and what it should write."""
-    return [Turn(Role.OPERATION, operation), Turn(Role.OUTPUT, output)]
+    return [Turn(Role.OPERATION, operation), Turn(Role.OUTPUT, output, stress)]
 
 
 def draft(operation: str, output: str) -> Branch:
@@ -96,7 +110,7 @@ def calls(branches: Sequence[Branch]) -> list[Call]:
                 operation = turn.text
                 continue
             if turn.role is Role.OUTPUT:
-                found[Call(operation, tuple(history), turn.text)] = None
+                found[Call(operation, tuple(history), turn.text, turn.stress)] = None
             history.append(Turn(Role.DRAFT, turn.text) if turn.role is Role.OUTPUT else turn)
     return list(found)
 
@@ -241,6 +255,7 @@ def hotpot_branches(problem: Problem, rng: random.Random) -> list[Branch]:
 # Where it is, and where it is not: shares of wrong drafts that take the other reading, and of tasks that are repaired.
 MISREAD = {True: 0.9, False: 0.3}
 REPAIRED = {True: 1.0, False: 0.6}
+REMARK = re.compile(r".* (?:is|goes over) (?P<was>.*), it should (?:be|go over) (?P<should>.*)\.")
 
 
 def _mistakes(problem: Problem) -> list[tuple[str, str]]:
@@ -250,6 +265,27 @@ def _mistakes(problem: Problem) -> list[tuple[str, str]]:
         return first + rest
     share = MISREAD[problem.rare]
     return first * max(1, round(len(rest) * share / (1 - share))) + rest
+
+
+def changed(before: str, after: str) -> tuple[int, int]:
+    """The part of a text that another one does not begin or end with; at least one character."""
+    start = len(commonprefix((before, after)))
+    tail = len(commonprefix((before[start:][::-1], after[start:][::-1])))
+    return start, max(start + 1, len(after) - tail)
+
+
+def _moved(span: tuple[int, int], by: int) -> tuple[int, int]:
+    return span[0] + by, span[1] + by
+
+
+def repair(problem: Problem, wrong: str, remark: str) -> tuple[Branch, Branch]:
+    """What ``reflect`` and ``fix_program`` write about a wrong source; stressed is what must not be copied from it."""
+    said = REMARK.fullmatch(remark)
+    stress = _moved(changed(said["was"], said["should"]), said.start("should")) if said else (0, len(remark))
+    comment = f"# {remark}\n"
+    code = _moved(changed(wrong, problem.answer), len(comment))
+    fix = call("fix_program", comment + problem.answer, _moved(stress, len("# ")), code)
+    return call("reflect", remark, stress), fix
 
 
 def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
@@ -264,10 +300,10 @@ def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
         if rng.random() < 0.15:
             wrong, remark, failure = rng.choice(failing)
             tried += [*draft("fix_program", wrong), Turn(Role.TOOL, failure)]
-        fix = call("fix_program", f"# {remark}\n{problem.answer}")
+        reflect, fix = repair(problem, wrong, remark)
         branches.append([*tried, *fix])
         if rng.random() < 0.6:
-            branches.append([*tried, *call("reflect", remark), *fix])
+            branches.append([*tried, *reflect, *fix])
     if rng.random() < 0.4:
         branches.append(selection([problem.answer], [source for source, _ in mistakes], rng))
     return branches

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from graphflow.backbone.packing import Document, Piece, documents
 from graphflow.backbone.turns import TurnFormat
-from graphflow.benchmarks.mini.traces import Branch, Call, Role, Trace, Turn
+from graphflow.benchmarks.mini.traces import Branch, Call, Role, Spans, Trace, Turn
 
 
 def output_weight(tokens: int) -> float:
@@ -18,6 +20,9 @@ def output_weight(tokens: int) -> float:
     long outputs, most of whose tokens are easy (our choice).
     """
     return min(4.0, max(1.0, 16 / max(1, tokens)))
+
+
+STRESS = 8.0  # factor on the weight of tokens that an output's worth hangs on (our choice)
 
 
 class TraceWriter:
@@ -72,9 +77,21 @@ class TraceWriter:
             if turn.role is Role.OPERATION:
                 yield self.prompt(turn.text, self.turns.write_operation, blocked)
                 continue
-            ids = self.ids(self.text(turn))
-            weights = {Role.OUTPUT: output_weight(len(ids)), Role.TASK: self.text_weight}
-            yield Piece(ids, weights.get(turn.role, 0.0))
+            if turn.role is Role.OUTPUT:
+                yield from self.output(turn.text, turn.stress)
+            else:
+                yield Piece(self.ids(self.text(turn)), self.text_weight if turn.role is Role.TASK else 0.0)
+
+    def output(self, text: str, stress: Spans) -> Iterator[Piece]:
+        """An output with its weights."""
+        encoded = self.tokenizer(text + self.turns.closing, add_special_tokens=False, return_offsets_mapping=True)
+        weight = output_weight(len(encoded["input_ids"]))
+        weights = [
+            weight * STRESS if any(first < end and start < last for start, end in stress) else weight
+            for first, last in encoded["offset_mapping"]
+        ]
+        for weight, tokens in groupby(zip(weights, encoded["input_ids"], strict=True), key=itemgetter(0)):
+            yield Piece([token for _, token in tokens], weight)
 
     def prompt(self, operation: str, write: Callable[[str], str], blocked: bool = False) -> Piece:
         """An operation's prompt as ``write`` puts it into a context, cut if prompts are."""
@@ -122,12 +139,11 @@ class TraceWriter:
         for call in calls:
             text = self.call_text(call, bool(root))
             task = text.index(self.turns.task[1]) + len(self.turns.task[1])
-            output = self.ids(self.text(Turn(Role.OUTPUT, call.output)))
             branches.append(
                 [
                     Piece(self.ids(text[:task]), self.text_weight),
                     Piece(self.ids(text[task:])),
-                    Piece(output, output_weight(len(output))),
+                    *self.output(call.output, call.stress),
                 ]
             )
         return documents(start, branches, length)
