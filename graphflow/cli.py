@@ -24,7 +24,8 @@ USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
                                                            measure the embedded suite and mini backbones on it
   graphflow experiment NAME [backbones=[NAME,...]] [tasks=N] [key=value ...]
                                                            one experiment on operation state: kv_modes, kv_codecs,
-                                                           similarity, steady_state, pruning, long_horizon
+                                                           similarity, steady_state, pruning, long_horizon, layouts,
+                                                           or on serving: concurrency, scheduling
   graphflow capacity [data_dir=FOLDER] [tokenizer=own] [run=RUN_DIR] [key=value ...]
                                                            KV of any backbone on paper (conf/capacity.yaml)
   graphflow capacity check [workflow=cot_review_revise] [key=value ...]

@@ -18,6 +18,8 @@ from graphflow.experiment.kv.similarity import similarity
 from graphflow.experiment.kv.stream import pruning, steady_state
 from graphflow.experiment.kv.study import Study
 from graphflow.experiment.progress import clock
+from graphflow.experiment.serving.concurrency import concurrency
+from graphflow.experiment.serving.scheduling import scheduling
 
 EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "kv_modes": kv_modes,
@@ -27,6 +29,8 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "pruning": pruning,
     "long_horizon": long_horizon,
     "layouts": layouts,
+    "concurrency": concurrency,
+    "scheduling": scheduling,
 }
 SHORT = ("backbones", "benchmarks", "tasks")
 """Keys of the experiment that may be given without ``experiment.`` in front."""
