@@ -11,7 +11,7 @@ from graphflow.benchmarks.mini.traces import DRILL
 REPEAT = "repeat"
 # Shares of draws; `DRILL` are arithmetic sheets, `REPEAT` random tokens and the same again.
 KINDS = {"gsm8k": 1.8, "math": 1.3, "hotpotqa": 1.6, "humaneval": 0.7, "mbpp": 0.6, DRILL: 0.8, REPEAT: 0.3}
-CODE = ("humaneval", "mbpp")
+CODE: tuple[str, ...] = ("humaneval", "mbpp")
 
 
 def _drawn(text: str, share: float) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from graphflow.benchmarks import BenchmarkConfig, build_benchmark
 from graphflow.benchmarks.base import BenchmarkError
 from graphflow.benchmarks.mini.problem import HELD_OUT, Line, Problem, draw, evaluate, held_out, split_of
+from graphflow.benchmarks.mini.repairs import failing_test
 from graphflow.benchmarks.mini.suite import MAKERS, SIZES
 from graphflow.benchmarks.mini.traces import (
     BRANCHES,
@@ -15,7 +16,6 @@ from graphflow.benchmarks.mini.traces import (
     Role,
     Stage,
     calls,
-    failing_test,
     hard_by_hand,
     make_calls,
     make_problems,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from graphflow.benchmarks.mini import code, code_specs, traces
+from graphflow.benchmarks.mini import code, code_specs, repairs, traces
 from graphflow.benchmarks.mini.code_specs import Part, Spec
 from graphflow.benchmarks.mini.problem import HELD_OUT, draw, held_out, split_of
 from graphflow.benchmarks.mini.traces import Role
@@ -539,19 +539,29 @@ def test_wrong_drafts_in_traces_are_those_that_models_write(problems):
 
 
 def test_repairs_name_what_is_wrong_and_are_right(problems):
-    repairs = 0
+    found = 0
     for problem in problems[:200]:
         remarks = {remark for _, remark in problem.mutants}
         for branch in traces.code_branches(problem, random.Random(problem.text)):
             for turn in branch:
                 if turn.role is Role.OUTPUT and turn.text.startswith("#"):
                     comment, source = turn.text.split("\n", 1)
-                    said = traces.REMARK.fullmatch(comment.removeprefix("# "))
+                    said = repairs.REMARK.fullmatch(comment.removeprefix("# "))
                     assert comment.removeprefix("# ") in remarks
                     assert not said or said["was"] != said["should"]
                     assert source == problem.answer
-                    repairs += 1
-    assert repairs > 100
+                    found += 1
+    assert found > 100
+
+
+def test_what_a_repair_stresses():
+    assert repairs.changed("x > 4", "x >= 4") == (3, 4)
+    assert repairs.changed("s[::2]", "s[1::2]") == (2, 3)
+    assert repairs.changed("f(x)[:2]", "f(x)") == (4, 5), "what ends too early has one character more"
+    said = "the condition is x > 4, it should be x >= 4."
+    assert said[slice(*repairs.corrected(said))] == "="
+    missing = "one step is missing, it should be the sum of xs."
+    assert missing[slice(*repairs.corrected(missing))] == "the sum of xs"
 
 
 def test_the_language_is_rich(problems):

@@ -8,15 +8,14 @@ single calls for the operation-first layout.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from os.path import commonprefix
 
 from graphflow.benchmarks.mini import hotpotqa
 from graphflow.benchmarks.mini.drills import make_sheet
 from graphflow.benchmarks.mini.problem import Line, Problem, draw, evaluate, split_of
+from graphflow.benchmarks.mini.repairs import REPAIRED, changed, corrected, failing_test, mistakes, moved
 from graphflow.benchmarks.mini.suite import MAKERS
 
 DRILL = "drill"  # arithmetic sheets, beside the kinds of the suite
@@ -251,48 +250,19 @@ def hotpot_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     return [[question, *branch] for branch in branches]
 
 
-# A model's own first drafts take the usual reading of vague words, so most that fail are where the rarer one is meant.
-# Where it is, and where it is not: shares of wrong drafts that take the other reading, and of tasks that are repaired.
-MISREAD = {True: 0.9, False: 0.3}
-REPAIRED = {True: 1.0, False: 0.6}
-REMARK = re.compile(r".* (?:is|goes over) (?P<was>.*), it should (?:be|go over) (?P<should>.*)\.")
-
-
-def _mistakes(problem: Problem) -> list[tuple[str, str]]:
-    """Wrong sources with remarks, repeated so that a uniform choice among them is as mistakes happen."""
-    first, rest = list(problem.mutants[:1]), list(problem.mutants[1:])
-    if "?" not in problem.structure:
-        return first + rest
-    share = MISREAD[problem.rare]
-    return first * max(1, round(len(rest) * share / (1 - share))) + rest
-
-
-def changed(before: str, after: str) -> tuple[int, int]:
-    """The part of a text that another one does not begin or end with; at least one character."""
-    start = len(commonprefix((before, after)))
-    tail = len(commonprefix((before[start:][::-1], after[start:][::-1])))
-    return start, max(start + 1, len(after) - tail)
-
-
-def _moved(span: tuple[int, int], by: int) -> tuple[int, int]:
-    return span[0] + by, span[1] + by
-
-
 def repair(problem: Problem, wrong: str, remark: str) -> tuple[Branch, Branch]:
     """What ``reflect`` and ``fix_program`` write about a wrong source; stressed is what must not be copied from it."""
-    said = REMARK.fullmatch(remark)
-    stress = _moved(changed(said["was"], said["should"]), said.start("should")) if said else (0, len(remark))
     comment = f"# {remark}\n"
-    code = _moved(changed(wrong, problem.answer), len(comment))
-    fix = call("fix_program", comment + problem.answer, _moved(stress, len("# ")), code)
-    return call("reflect", remark, stress), fix
+    said, code = corrected(remark), changed(wrong, problem.answer)
+    fix = call("fix_program", comment + problem.answer, moved(said, len("# ")), moved(code, len(comment)))
+    return call("reflect", remark, said), fix
 
 
 def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
     """Branches of a code problem: first draft, repair after a failing test, choice among candidates."""
     branches = [call("code_generate", problem.answer)]
-    mistakes = _mistakes(problem)
-    failing = [(wrong, remark, failing_test(problem, wrong)) for wrong, remark in mistakes]
+    wrong_ones = mistakes(problem)
+    failing = [(wrong, remark, failing_test(problem, wrong)) for wrong, remark in wrong_ones]
     failing = [found for found in failing if found[2]]
     if failing and rng.random() < REPAIRED[problem.rare]:
         wrong, remark, failure = rng.choice(failing)
@@ -305,20 +275,8 @@ def code_branches(problem: Problem, rng: random.Random) -> list[Branch]:
         if rng.random() < 0.6:
             branches.append([*tried, *reflect, *fix])
     if rng.random() < 0.4:
-        branches.append(selection([problem.answer], [source for source, _ in mistakes], rng))
+        branches.append(selection([problem.answer], [source for source, _ in wrong_ones], rng))
     return branches
-
-
-def failing_test(problem: Problem, source: str) -> str:
-    """What ``run_tests`` reports for a function of the grammar; empty if the visible tests pass."""
-    scope: dict[str, object] = {}
-    exec(source, scope)  # a source of this package's own grammar
-    for test in problem.visible_tests:
-        expression, expected = test.removeprefix("assert ").split(" == ", 1)
-        value = repr(eval(expression, scope))
-        if value != expected:
-            return f"failed: {expression} gave {value}, expected {expected}"
-    return ""
 
 
 def sheet_branches(problem: Problem, rng: random.Random) -> list[Branch]:
