@@ -149,8 +149,8 @@ def experiment(words: Sequence[str]) -> int:
     """Run one experiment on operation state."""
     from graphflow.errors import unknown_name
     from graphflow.experiment.compose import ConfigError
-    from graphflow.experiment.kv.experiments import EXPERIMENTS
-    from graphflow.experiment.kv.experiments import experiment as run_experiment
+    from graphflow.experiment.experiments import EXPERIMENTS
+    from graphflow.experiment.experiments import experiment as run_experiment
 
     if not words or "=" in words[0]:
         raise ConfigError(unknown_name("experiment", words[0] if words else "", EXPERIMENTS))
@@ -248,7 +248,7 @@ def _take(words: Sequence[str], key: str) -> tuple[list[str], str]:
 def _profile(name: str) -> list[str]:
     from graphflow.errors import unknown_name
     from graphflow.experiment.compose import ConfigError, group_options
-    from graphflow.experiment.kv.experiments import EXPERIMENTS
+    from graphflow.experiment.experiments import EXPERIMENTS
 
     profiles = [profile for profile in group_options("experiment") if profile not in EXPERIMENTS]
     if name and name not in profiles:

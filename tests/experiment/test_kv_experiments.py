@@ -15,23 +15,16 @@ from graphflow.backbone.load import Backbone
 from graphflow.cli import WRONG, main
 from graphflow.engine.episode import Episode, StepRecord
 from graphflow.experiment.compose import compose
+from graphflow.experiment.experiments import EXPERIMENTS, experiment
 from graphflow.experiment.kv.codecs import equal_divergence
-from graphflow.experiment.kv.experiments import EXPERIMENTS, experiment
 from graphflow.experiment.kv.horizon import chain, lengths
 from graphflow.experiment.kv.measures import fidelity, retained, tokens
 from graphflow.experiment.kv.similarity import Similarity
 from graphflow.experiment.kv.stream import KINDS, Stream, phases_of
 from graphflow.experiment.plan import GridConfig
 from graphflow.experiment.serve import House
+from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
-
-SMALL = (
-    "tracking=none",
-    "engine.sandbox.allow_unisolated=true",
-    "engine.max_tokens_scale=0.1",
-    "engine.kv_dtype=float32",
-    "machine.threads=1",
-)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from graphflow.experiment import compose as composing
 from graphflow.experiment.compose import ConfigError, compose
+from graphflow.experiment.experiments import experiment
 from graphflow.experiment.kv import figures
-from graphflow.experiment.kv.experiments import experiment
 from graphflow.experiment.kv.layouts import EQUAL, NONE, OURS, RIVAL, doubled, equal_at
 from graphflow.experiment.kv.study import backbone_of, side_by_side
 from graphflow.experiment.kv.texts import CHAIN, Size, context_tokens, endless, examples, words_of

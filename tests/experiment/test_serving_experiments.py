@@ -12,18 +12,14 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from graphflow.experiment.compose import ConfigError
-from graphflow.experiment.kv.experiments import experiment
+from graphflow.experiment.experiments import experiment
 from graphflow.experiment.serve import House
 from graphflow.experiment.serving import figures, timeline
 from graphflow.experiment.serving.continuous import Continuous
+from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
 
-SMALL = (
-    "tracking=none",
-    "engine.sandbox.allow_unisolated=true",
-    "engine.max_tokens_scale=0.1",
-    "engine.kv_dtype=float32",
-    "machine.threads=1",
+MIXED = (
     "benchmarks=[mini-gsm8k,mini-hotpotqa]",
     "benchmark.train_size=4",
     "benchmark.test_size=4",
@@ -50,7 +46,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         text = io.StringIO()
         places = (f"machine.results_dir={tmp_path / 'results'}", f"machine.runs_dir={tmp_path / 'runs'}")
         frame = experiment(
-            name, [*SMALL, *places, *words], f"graphflow experiment {name}", Console(file=text, width=200)
+            name, [*SMALL, *MIXED, *places, *words], f"graphflow experiment {name}", Console(file=text, width=200)
         )
         return frame, text.getvalue()
 

@@ -1,6 +1,8 @@
 """Batches depend on seed and number alone: both layouts in equal shares, short prompts first, long rows at times."""
 
 import random
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from graphflow.backbone.turns import MINI
 from graphflow.benchmarks.mini.suite import MAKERS
-from graphflow.benchmarks.mini.traces import DRILL, Role, make_calls, make_trace
-from graphflow.benchmarks.mini.writing import TraceWriter
+from graphflow.benchmarks.mini.traces import DRILL, Role, Trace, Turn, call, calls, draft, make_calls, make_trace
+from graphflow.benchmarks.mini.writing import STRESS, TraceWriter
 from graphflow.paths import ASSETS, CONF
 from graphflow.training.data import LONG_PASSAGES, SHORT_WORDS, Batches, prompts_of
 from graphflow.training.recipe import REPEAT, Recipe
@@ -115,9 +117,26 @@ def test_cut_prompts_leave_every_other_token_in_its_place_task_first(writers, ki
 def test_cut_prompts_leave_every_other_token_in_its_place_operation_first(writers, kind):
     rng = random.Random(f"cut/{kind}")
     for _ in range(3):
-        for operation, root, calls in make_calls(kind, rng, 3):
-            (whole,), (cut,) = (list(writer.write_calls(operation, root, calls, 16384)) for writer in writers)
+        for operation, root, asked in make_calls(kind, rng, 3):
+            (whole,), (cut,) = (list(writer.write_calls(operation, root, asked, 16384)) for writer in writers)
             tokens_are_kept_in_place(writers[0], whole, cut, [operation])
+
+
+def test_what_must_not_be_copied_weighs_more_in_both_layouts(writers):
+    """The token of ``>=`` alone, in the comment and in the code; a letter of it says which."""
+    writer, comment = writers[0], "# the condition is x > 4, it should be x >= 4."
+    text = f"{comment}\ndef f(xs):\n    return [x for x in xs if x >= 4]"
+    stress = tuple((match.start(), match.end()) for match in re.finditer("=(?= 4)", text))
+    branch = [*draft("code_generate", "def f(xs):\n    return xs"), *call("fix_program", text, *stress)]
+    (task_first,) = writer.write(Trace("Write a function f(xs).", [branch]), 1024)
+    (found,) = calls([branch])
+    asked = replace(found, history=(Turn(Role.TASK, "Write a function f(xs)."), *found.history))
+    (operation_first,) = writer.write_calls("fix_program", "", [asked], 1024)
+    for document in (task_first, operation_first):
+        output = [(token, weight) for token, weight in zip(document.ids, document.weights, strict=True) if weight >= 1]
+        assert [token for token, _ in output] == writer.ids(text + MINI.closing)
+        heavy = [(writer.tokenizer.decode(token), weight) for token, weight in output if weight > 1]
+        assert heavy == [(" >=", STRESS)] * 2
 
 
 def test_some_prompts_are_whole_from_the_beginning():

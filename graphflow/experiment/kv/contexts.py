@@ -33,7 +33,7 @@ class Recorder(Decoder):
     """Generates as ever and notes every output in a file, flushed group by group."""
 
     def __init__(self, like: Decoder, file: Path) -> None:
-        super().__init__(like.backbone, like.store, like.clock)
+        super().__init__(like.backbone, like.store, like.clock, like.chunk)
         self.file = file
 
     def generate(self, requests: Sequence[Request], keep_logits: bool = False) -> list[Reply]:
@@ -86,7 +86,7 @@ class Replayer(Decoder):
     """Writes what was written before."""
 
     def __init__(self, like: Decoder, written: Written) -> None:
-        super().__init__(like.backbone, like.store, like.clock)
+        super().__init__(like.backbone, like.store, like.clock, like.chunk)
         self.written = written
 
     def open(self) -> Replay:

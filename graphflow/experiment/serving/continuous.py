@@ -7,17 +7,15 @@ manager is held open, and steps are added as they become ready. Its cache is siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from transformers import ContinuousBatchingConfig
 
-from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Flight
 from graphflow.engine.request import Request
 from graphflow.experiment.serving.rival import RequestServer, greedy
-from graphflow.kv import OperationStore
 from graphflow.kv.accounting import tensor_bytes
 
 PAGE = 16
@@ -32,21 +30,13 @@ class ContinuousError(RuntimeError):
 
 
 class Continuous(RequestServer):
-    """A manager of continuous batching that requests are given to as they come.
+    """A manager of continuous batching that requests are given to as they come; arguments as for `RequestServer`."""
 
-    Args:
-        backbone: The model.
-        store: Of no use here; an empty one.
-        clock: Seconds, monotonic.
-    """
-
-    def __init__(self, backbone: Backbone, store: OperationStore, clock: Callable[[], float]) -> None:
-        super().__init__(backbone, store, clock)
-        self._manager: Any = None
-        self._numbers, self._by_id = count(), dict[str, Flight]()
+    _manager: Any = None
 
     def start(self, concurrency: int, longest: int) -> None:
         """Opens a manager with pages for so many contexts of so many tokens."""
+        self._numbers, self._by_id = count(), dict[str, Flight]()
         model: Any = self.backbone.model
         pages = concurrency * -(-int(longest * ROOM) // PAGE)
         config = ContinuousBatchingConfig(
@@ -67,13 +57,11 @@ class Continuous(RequestServer):
             self._manager.stop(hard_stop=True)
             self._manager.destroy()
             self._manager = None
-        self._open, self._by_id = [], {}
+        self._open = []
 
     def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
         """Hands requests to the manager."""
         flights = super().join(requests, keep_logits)
-        self._joining = []
-        self._open += flights
         for flight in flights:
             name, request = str(next(self._numbers)), flight.request
             self._by_id[name] = flight

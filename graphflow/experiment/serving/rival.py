@@ -96,6 +96,13 @@ class RequestServer(Batch):
         """Tasks that are served together; all of them, where one can begin as soon as another ends."""
         yield tasks
 
+    def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
+        """Takes requests, for the next steps to answer."""
+        flights = super().join(requests, keep_logits)
+        self._joining = []
+        self._open += flights
+        return flights
+
     @abstractmethod
     def step(self) -> list[Flight]:
         """Gives requests that have been answered, some at least."""
@@ -129,13 +136,6 @@ class Generate(RequestServer):
     def groups(self, tasks: Sequence[Task], concurrency: int) -> Iterator[Sequence[Task]]:
         """So many tasks at a time."""
         return (tasks[start : start + concurrency] for start in range(0, len(tasks), concurrency))
-
-    def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
-        """Takes requests; the next step answers all of them."""
-        flights = super().join(requests, keep_logits)
-        self._joining = []
-        self._open += flights
-        return flights
 
     def step(self) -> list[Flight]:
         """Answers everything."""
