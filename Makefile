@@ -9,11 +9,11 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test check bench clean
+.PHONY: help setup reproduce test test-kernel check bench clean
 
 help: ## list the targets
 	@echo "GraphFlow: make <target> [PYTHON=python3.12] [PROFILE=smoke|default|paper] [ARGS=\"machine=gpu ...\"]"
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "Python 3.11 or 3.12 is needed and $(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11" % v)'
@@ -39,6 +39,12 @@ reproduce: $(STAMP) ## run every experiment and write results/: tables, plots, r
 test: $(STAMP) ## run all tests, the slow ones too
 	@echo "test: all tests, offline"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not gpu and not paper' $(PYTEST_ARGS)
+
+test-kernel: $(STAMP) ## the Triton kernel in its interpreter, or on a GPU; installs Triton where torch did not (1 GB)
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/pip install -qq --editable '.[triton]'
+	@echo "test-kernel: attention over bases and residuals"
+	@$(BIN)/pytest -n 0 -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')" \
+	    tests/backbone/test_residual_kernel.py tests/backbone/test_residual_batch.py
 
 check: $(STAMP) ## lint, formatting, types, floors: what CI runs
 	@echo "check 1/4: ruff check"; $(BIN)/ruff check .

@@ -73,7 +73,13 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
 
 
 def tiny_backbone(
-    family: str = "qwen2", dtype: torch.dtype = torch.float32, seed: int = 0, shared: bool = False
+    family: str = "qwen2", dtype: torch.dtype = torch.float32, seed: int = 0, shared: bool = False, attention: str = ""
 ) -> Backbone:
     """A random model with the word tokenizer and the mini turn format."""
-    return Backbone(f"tiny-{family}", tiny_model(family, dtype, seed), tiny_tokenizer(), MINI, shared=shared)
+    return Backbone(
+        f"tiny-{family}",
+        tiny_model(family, dtype, seed),
+        tiny_tokenizer(),
+        MINI,
+        attention=attention or ("shared" if shared else "dense"),
+    )

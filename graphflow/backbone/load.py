@@ -19,14 +19,14 @@ from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.checksums import check_checksums
 from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
 from graphflow.backbone.shared_attention import use_shared_attention
-from graphflow.backbone.shared_batch import SharedBatch
+from graphflow.backbone.shared_batch import ResidualBatch, SharedBatch
 from graphflow.backbone.turns import TurnFormat, turn_format
 from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 from graphflow.kv.snapshot import ModelIdentity
 from graphflow.paths import ASSETS
 
-ATTENTIONS = ("dense", "shared")
+ATTENTIONS = {"dense": ResidualCache, "shared": SharedBatch, "residual": ResidualBatch}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,7 +48,9 @@ class BackboneConfig:
         device_map: Given to accelerate, for example ``auto``.
         turns: Turn format: mini, qwen, llama or gemma.
         attention: ``dense`` builds every context of a batch in full; ``shared`` holds a segment that several contexts
-            of the batch have once, and reads it once for all of them.
+            of the batch have once, and reads it once for all of them; ``residual`` does that and reads what is kept as
+            base and sparse residual without reconstructing it, by a Triton kernel on CUDA and a layer at a time
+            elsewhere (with ``kv.workspace_items=0`` the store does not decode either).
         random: Random weights of the architecture (for memory and latency, where values do not matter).
         seed: Seed of random weights.
 
@@ -87,7 +89,7 @@ class Backbone:
         fingerprint: Hash of the weights' shapes and a sample of their values: whose state a store holds.
 
     Args:
-        shared: Contexts of a batch share attention over what they have in common; the model is changed for it.
+        attention: How contexts of a batch are held, see `BackboneConfig`; for all but ``dense`` the model is changed.
 
     Raises:
         UnsupportedModelError: If the family is not known.
@@ -95,11 +97,17 @@ class Backbone:
     """
 
     def __init__(
-        self, name: str, model: nn.Module, tokenizer: Any, turns: TurnFormat, revision: str = "", shared: bool = False
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Any,
+        turns: TurnFormat,
+        revision: str = "",
+        attention: str = "dense",
     ):
         check_family(model.config)
-        self._batch = SharedBatch if shared else ResidualCache
-        if shared:
+        self._batch = ATTENTIONS[attention]
+        if attention != "dense":
             use_shared_attention(model)
         self.revision = revision
         self.name, self.model, self.tokenizer, self.turns = name, model.eval(), tokenizer, turns
@@ -209,8 +217,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         ) from error
     if not config.device_map:
         model = model.to(config.device)  # type: ignore[arg-type]
-    turns, shared = turn_format(config.turns), config.attention == "shared"
-    return Backbone(config.name, model, tokenizer, turns, config.revision, shared)
+    turns = turn_format(config.turns)
+    return Backbone(config.name, model, tokenizer, turns, config.revision, config.attention)
 
 
 def load_tokenizer(source: str, **extra: Any) -> Any:

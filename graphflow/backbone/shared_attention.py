@@ -19,8 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from graphflow.backbone.compat import body
+from graphflow.backbone.residual_kernel import decode
+from graphflow.backbone.residual_stack import ResidualStack
 from graphflow.backbone.shared_batch import SharedBatch
-from graphflow.backbone.shared_plan import Seats, Tables
+from graphflow.backbone.shared_plan import Seats, Seen, Tables
 
 NAME = "shared_segments"
 LOWEST = torch.finfo(torch.float32).min  # of masked scores: finite, so that a query that sees nothing gives no NaN
@@ -93,14 +95,14 @@ def shared_attention(
 
 
 def _meet(
-    queries: Tensor, seats: Seats, hidden: Tensor | None, layer: int, count: int, softcap: float | None
+    queries: Tensor, seats: Seats, hidden: Tensor | Seen | None, layer: int, count: int, softcap: float | None
 ) -> Tensor:
     """Parts of the softmax over the segments of a stack.
 
     Args:
         queries: complex64 (kv_heads, batch, queries, head_dim/2), scaled.
         seats: The stack and who uses it where.
-        hidden: Keys that queries must not see.
+        hidden: Keys that queries must not see; what they see of base and residual.
         layer: The layer.
         count: Tokens that run in each row; a head of a group has so many queries.
         softcap: Bound on scores; None for none.
@@ -108,15 +110,52 @@ def _meet(
     Returns:
         float32 (kv_heads, segments * places, queries, head_dim + 2), see `_part`.
     """
+    turned = queries.index_select(1, seats.rows) * seats.turn
+    if isinstance(seats.stack.kv, ResidualStack):
+        return _meet_residuals(turned, seats, seats.stack.kv, hidden, layer, count, softcap)
     keys, values = seats.stack.kv[layer]
     if seats.segments is not None:
         keys, values = keys[:, seats.segments], values[:, seats.segments]
     kv_heads, segments, length, dim = keys.shape
-    turned = torch.view_as_real(queries.index_select(1, seats.rows) * seats.turn)
-    scores = _scores(turned.view(kv_heads * segments, -1, dim), keys.flatten(0, 1), softcap)
-    if hidden is not None:
+    scores = _scores(torch.view_as_real(turned).view(kv_heads * segments, -1, dim), keys.flatten(0, 1), softcap)
+    if isinstance(hidden, Tensor):
         scores.view(kv_heads, segments, seats.places, -1, count, length).masked_fill_(hidden, LOWEST)
     return _part(scores, values.flatten(0, 1)).view(kv_heads, len(seats.rows), -1, dim + 2)
+
+
+def _meet_residuals(
+    turned: Tensor,
+    seats: Seats,
+    stack: ResidualStack,
+    hidden: Tensor | Seen | None,
+    layer: int,
+    count: int,
+    softcap: float | None,
+) -> Tensor:
+    """Parts of the softmax over segments that are kept as base and residual; as `_meet`.
+
+    Args:
+        turned: complex64 (kv_heads, segments * places, queries, head_dim/2), in the segments' frames.
+        seats: Who uses which segment where.
+        stack: The segments.
+        hidden: What queries see of them.
+        layer: The layer.
+        count: Tokens that run in each row.
+        softcap: Bound on scores; None for none.
+    """
+    segments = torch.arange(len(stack.lengths), device=turned.device) if seats.segments is None else seats.segments
+    # (kv_heads, segments, places * count, group, head_dim): the heads of a token see the same of a segment.
+    asked = torch.cat((turned.real, turned.imag), dim=-1).unflatten(1, (len(segments), -1)).unflatten(3, (-1, count))
+    asked = asked.transpose(3, 4).flatten(2, 3)
+    if isinstance(hidden, tuple):
+        first, last = (bound.flatten(1) for bound in hidden)
+    else:
+        last = stack.lengths[segments][:, None].expand(-1, asked.shape[2])
+        first = torch.zeros_like(last)
+    mixed, lse = decode(asked, stack, layer, segments, first, last, softcap)
+    found = torch.cat((mixed, lse.clamp(min=LOWEST)[..., None], torch.ones_like(lse)[..., None]), dim=-1)
+    found = found.unflatten(2, (-1, count)).transpose(3, 4)
+    return found.reshape(len(turned), len(seats.rows), -1, found.shape[-1])
 
 
 def _scores(queries: Tensor, keys: Tensor, softcap: float | None) -> Tensor:

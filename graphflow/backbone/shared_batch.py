@@ -13,8 +13,19 @@ import torch
 from torch import Tensor
 
 from graphflow.backbone.cache import Placed, ResidualCache, RoomyLayer
-from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach
-from graphflow.backbone.shared_stacks import Stack, divide, holders, identity, spans, stack_up
+from graphflow.backbone.residual_stack import readable
+from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach, seen_tokens
+from graphflow.backbone.shared_stacks import (
+    Held,
+    Stack,
+    divide,
+    holders,
+    identity,
+    often,
+    spans,
+    stack_residuals,
+    stack_up,
+)
 from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 
@@ -33,12 +44,14 @@ class SharedBatch(ResidualCache):
         device: Device that the model computes on.
     """
 
+    _stacked, _stack_up = staticmethod(often), staticmethod(stack_up)
+
     def __init__(self, rows: Sequence[Placed], rope: Rope, shape: KVShape, dtype: torch.dtype, device: torch.device):
-        shared, private = divide(rows)
+        shared, private = divide(rows, self._stacked)
         super().__init__(private, rope, shape, dtype, device)
         self.layers: list[Any] = [RoomyLayer.of(keys, values) for keys, values in self._tensors()]
         self.layer_class_to_replicate = RoomyLayer
-        self.stacks: list[Stack] = stack_up(shared, shape, dtype, device)
+        self.stacks: list[Stack] = self._stack_up(shared, shape, dtype, device)
         self._rope, self._shape, self._dtype, self._held = rope, shape, dtype, [tuple(row) for row in rows]
         self._forget()
 
@@ -117,11 +130,12 @@ class SharedBatch(ResidualCache):
             return None
         seats = iter(tables.seats)
         hidden = []
-        for meets, whole in reached:
+        for stack, (meets, whole) in zip(self.stacks, reached, strict=True):
             if bool(meets.any()):
                 own = next(seats)
                 masked = bool((meets & ~whole).any())
-                hidden.append(hidden_keys(own, self._positions, window) if masked else own.padding)
+                limits = hidden_keys if isinstance(stack.kv, Tensor) else seen_tokens
+                hidden.append(limits(own, self._positions, window) if masked else own.padding)
         return Reading(tables, tuple(hidden))
 
     def advance(self, positions: Tensor) -> None:
@@ -157,7 +171,7 @@ class SharedBatch(ResidualCache):
         shared = {
             key: held
             for key, held in holders([*kept, *other._held]).items()
-            if len(held[1]) > 1 or key in known or key in coming
+            if self._stacked(held) or key in known or key in coming
         }
         self._drop(rows.tolist(), kept, shared.keys() - known)
         other._drop(range(len(other._held)), other._held, shared.keys() - coming)
@@ -166,7 +180,7 @@ class SharedBatch(ResidualCache):
         if shared.keys() <= known and 2 * len(shared) >= len(known):
             self.stacks = [own for stack in self.stacks for own in stack.used(shared)]
         else:
-            self.stacks = stack_up(list(shared.values()), self._shape, self._dtype, self.positions.device)
+            self.stacks = self._stack_up(list(shared.values()), self._shape, self._dtype, self.positions.device)
         self._forget()
 
     def _drop(self, rows: Iterable[int], held: Sequence[Placed], keys: Set[Hashable]) -> None:
@@ -177,3 +191,14 @@ class SharedBatch(ResidualCache):
                 if identity(piece) in keys:
                     own = self.positions[row]
                     own[(own >= offset) & (own < offset + piece.length)] = -1
+
+
+def _apart(held: Held) -> bool:
+    """True for a piece that is held more than once, or can be read as base and residual."""
+    return often(held) or readable(held[0])
+
+
+class ResidualBatch(SharedBatch):
+    """A batch that reads segments which are a base and a sparse residual as such: none is reconstructed in memory."""
+
+    _stacked, _stack_up = staticmethod(_apart), staticmethod(stack_residuals)

@@ -16,6 +16,9 @@ from graphflow.backbone.shared_stacks import Stack
 from graphflow.kv.accounting import tensor_bytes
 from graphflow.kv.rope import Rope
 
+Seen = tuple[Tensor, Tensor]
+"""First token of a segment that a query sees, and token after the last: int64 (segments, places, queries)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seats:
@@ -28,7 +31,8 @@ class Seats:
         rows: int64 (segments * places,), the row whose queries stand there; 0 where nobody does.
         offsets: int64 (segments, places), position of the segment in that row's context.
         turn: complex64 (segments * places, 1, head_dim/2), the turn by -offset that moves queries to the local frame.
-        padding: bool (segments, 1, 1, 1, L), True beyond a segment's end; None if all are as long as the stack.
+        padding: bool (segments, 1, 1, 1, L), True beyond a segment's end; None if all are as long as the stack, or kept
+            as base and residual.
     """
 
     stack: Stack
@@ -78,11 +82,12 @@ class Reading:
     Attributes:
         tables: Who meets what.
         hidden: For each of the tables' seats the keys that queries must not see, bool broadcastable to (segments,
-            places, 1, queries, L); None where all queries see everything.
+            places, 1, queries, L); of segments that are kept as base and residual the tokens that they see instead
+            (`seen_tokens`). None where all queries see everything.
     """
 
     tables: Tables
-    hidden: tuple[Tensor | None, ...]
+    hidden: tuple[Tensor | Seen | None, ...]
 
 
 def reach(stack: Stack, low: Tensor, high: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
@@ -130,7 +135,7 @@ def lay(stacks: Sequence[Stack], active: Sequence[Tensor], batch: int, rope: Rop
     back = torch.arange(batch)[:, None].repeat(1, int(rank.max()) + 1)
     absent = torch.ones_like(back, dtype=torch.bool)
     back[row, rank], absent[row, rank] = torch.cat(found)[order], False
-    device = stacks[0].kv.device
+    device = stacks[0].device
     return Tables(
         seats=tuple(seats),
         parts=back.shape[1],
@@ -141,7 +146,7 @@ def lay(stacks: Sequence[Stack], active: Sequence[Tensor], batch: int, rope: Rop
 
 def _seat(stack: Stack, active: Tensor, rope: Rope) -> tuple[Seats, Tensor]:
     """Seats of a stack's uses, and for each of them its place in the flattened table."""
-    device, length = stack.kv.device, stack.kv.shape[4]
+    device, length = stack.device, stack.length
     segments, segment = stack.segment[active].unique(return_inverse=True)
     place = _rank(segment)
     rows = torch.zeros(len(segments), int(place.max()) + 1, dtype=torch.int64)
@@ -155,7 +160,7 @@ def _seat(stack: Stack, active: Tensor, rope: Rope) -> tuple[Seats, Tensor]:
         rows=rows.flatten().to(device),
         offsets=offsets.to(device),
         turn=_turn(rope, -offsets.flatten())[:, None].to(device),
-        padding=padding.to(device) if bool(padding.any()) else None,
+        padding=padding.to(device) if bool(padding.any()) and isinstance(stack.kv, Tensor) else None,
     )
     return seats, segment * rows.shape[1] + place
 
@@ -172,11 +177,18 @@ def hidden_keys(seats: Seats, positions: Tensor, window: int | None) -> Tensor:
         bool (segments, places, 1, queries, L).
     """
     local = (positions[seats.rows].view(*seats.offsets.shape, -1) - seats.offsets[..., None])[:, :, None, :, None]
-    keys = torch.arange(seats.stack.kv.shape[4], device=positions.device)
+    keys = torch.arange(seats.stack.length, device=positions.device)
     hidden = keys > local
     if window is not None:
         hidden |= keys <= local - window
     return hidden if seats.padding is None else hidden | seats.padding
+
+
+def seen_tokens(seats: Seats, positions: Tensor, window: int | None) -> Seen:
+    """Tokens of segments that queries see, in one run; arguments as for `hidden_keys`."""
+    local = positions[seats.rows].view(*seats.offsets.shape, -1) - seats.offsets[..., None]
+    first = torch.zeros_like(local) if window is None else (local - window + 1).clamp(min=0)
+    return first, (local + 1).clamp(min=0)
 
 
 def _rank(ascending: Tensor) -> Tensor:

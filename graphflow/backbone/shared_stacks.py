@@ -7,13 +7,14 @@ saves more than it costs (our choice).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from graphflow.backbone.cache import Placed
+from graphflow.backbone.residual_stack import ResidualStack, readable, values_of
 from graphflow.kv.accounting import KVShape, tensor_bytes
 from graphflow.kv.segment import Cut, Piece
 
@@ -30,7 +31,7 @@ class Stack:
 
     Attributes:
         kv: (layers, 2, kv_heads, segments, L, head_dim), keys at local positions, the two channels that turn together
-            side by side (`interleaved`); short segments are padded with 0.
+            side by side (`interleaved`); short segments are padded with 0. Or the segments as base and residual.
         lengths: int64 (segments,), tokens of each.
         segment: int64 (uses,), which segment is used; ascending.
         row: int64 (uses,), by which row of the batch.
@@ -40,7 +41,7 @@ class Stack:
     All but ``kv`` are on the CPU.
     """
 
-    kv: Tensor
+    kv: Tensor | ResidualStack
     lengths: Tensor
     segment: Tensor
     row: Tensor
@@ -50,7 +51,17 @@ class Stack:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, padding included."""
-        return tensor_bytes(self.kv)
+        return self.kv.nbytes if isinstance(self.kv, ResidualStack) else tensor_bytes(self.kv)
+
+    @property
+    def length(self) -> int:
+        """Tokens that every segment is padded to."""
+        return self.kv.length if isinstance(self.kv, ResidualStack) else self.kv.shape[4]
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values are."""
+        return self.kv.base.device if isinstance(self.kv, ResidualStack) else self.kv.device
 
     def select(self, rows: Tensor) -> Stack:
         """The same segments as rows of a new batch hold them.
@@ -86,12 +97,17 @@ def interleaved(tensor: Tensor) -> Tensor:
     return tensor.unflatten(-1, (2, -1)).mT.flatten(-2)
 
 
-def divide(rows: Sequence[Placed]) -> tuple[list[Held], list[Placed]]:
-    """Pieces that are held at least twice with their uses, and what is left of every row.
+def often(held: Held) -> bool:
+    """True for a piece that is held more than once."""
+    return len(held[1]) > 1
+
+
+def divide(rows: Sequence[Placed], stacked: Callable[[Held], bool] = often) -> tuple[list[Held], list[Placed]]:
+    """Pieces that go into stacks with their uses, and what is left of every row.
 
     A piece is one object; cuts of one object at the same place are one piece too.
     """
-    shared = {key: held for key, held in holders(rows).items() if len(held[1]) > 1}
+    shared = {key: held for key, held in holders(rows).items() if stacked(held)}
     private: list[Placed] = [
         [(piece, offset) for piece, offset in row if identity(piece) not in shared] for row in rows
     ]
@@ -108,21 +124,40 @@ def holders(rows: Sequence[Placed]) -> dict[Hashable, Held]:
     return found
 
 
+def stack_residuals(shared: Sequence[Held], shape: KVShape, dtype: torch.dtype, device: torch.device) -> list[Stack]:
+    """As `stack_up`; pieces that can be read as base and residual are not decoded."""
+    kinds: dict[torch.dtype, list[Held]] = {}
+    for held in shared:
+        if readable(held[0]):
+            kinds.setdefault(values_of(held[0]).dtype, []).append(held)
+    stacks = stack_up([held for held in shared if not readable(held[0])], shape, dtype, device)
+    for members in (group for kind in kinds.values() for group in _groups(kind)):
+        kv = ResidualStack.of([piece for piece, _ in members if readable(piece)], dtype, device)
+        stacks.append(_stack(kv, members))
+    return stacks
+
+
 def stack_up(shared: Sequence[Held], shape: KVShape, dtype: torch.dtype, device: torch.device) -> list[Stack]:
     """Stacks of pieces that `divide` gave, in the dtype and on the device that the model computes on."""
     stacks = []
     for members in _groups(list(shared)):
-        lengths = torch.tensor([piece.length for piece, _ in members])
-        sizes = (shape.layers, 2, shape.kv_heads, len(members), int(lengths.max()), shape.head_dim)
+        longest = max(piece.length for piece, _ in members)
+        sizes = (shape.layers, 2, shape.kv_heads, len(members), longest, shape.head_dim)
         kv = torch.zeros(sizes, dtype=dtype, device=device)
         for index, (piece, _) in enumerate(members):
             keys, values = piece.tensor().unbind(1)
             kv[:, 0, :, index, : piece.length] = interleaved(keys)
             kv[:, 1, :, index, : piece.length] = values
-        uses = [(index, *use) for index, (_, held) in enumerate(members) for use in held]
-        segment, row, offset = torch.tensor(uses).unbind(1)
-        stacks.append(Stack(kv, lengths, segment, row, offset, tuple(piece for piece, _ in members)))
+        stacks.append(_stack(kv, members))
     return stacks
+
+
+def _stack(kv: Tensor | ResidualStack, members: Sequence[Held]) -> Stack:
+    """A stack of these, whose KV is there."""
+    uses = [(index, *use) for index, (_, held) in enumerate(members) for use in held]
+    segment, row, offset = torch.tensor(uses).unbind(1)
+    pieces = tuple(piece for piece, _ in members)
+    return Stack(kv, torch.tensor([piece.length for piece in pieces]), segment, row, offset, pieces)
 
 
 def spans(stacks: Sequence[Stack], batch: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ small or cold is slower and never wrong.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
@@ -28,7 +29,7 @@ from graphflow.kv.paths import Key, PathStatistics
 from graphflow.kv.plan import EXACT, FALLBACK, Plan
 from graphflow.kv.residual import Moments
 from graphflow.kv.rope import Rope
-from graphflow.kv.segment import CodedSegment, Cut, EncodedSegment, Segment, SegmentKind, pack
+from graphflow.kv.segment import CodedSegment, Cut, EncodedSegment, Piece, Segment, SegmentKind, pack
 from graphflow.kv.weights import Weights
 from graphflow.kv.workspace import Workspace
 
@@ -75,6 +76,7 @@ class MemoryStore:
         self._weights = Weights()
         self._deviations = Deviations()
         self._workspace = Workspace(config.workspace_items, config.workspace_bytes)
+        self._stored: weakref.WeakValueDictionary[Key, EncodedSegment] = weakref.WeakValueDictionary()
         self._admission = Admission(config, self.codec, self.paths, self._learned, self._workspace, self._bases.core_of)
         self._until_prune = config.prune_every
 
@@ -151,6 +153,8 @@ class MemoryStore:
         source = stand_in(self.config.control, key, self._learned.residuals, self.paths.traffic)
         if source is None:
             return FALLBACK
+        if not self.config.workspace_items and source == key:
+            return self._place(self._as_stored(key, core))
         room = self._admission.room().for_workspace if self.config.store_bytes else float("inf")
         residual = self._learned.residuals[source]
         return self._place(self._workspace.get(key, lambda: self._decode(core, residual), room))
@@ -168,7 +172,7 @@ class MemoryStore:
         head = self.config.exact_head
         return Plan(tuple((Cut(core, start, stop, self.rope), head + start) for start, stop in runs))
 
-    def _place(self, segment: Segment) -> Plan:
+    def _place(self, segment: Piece) -> Plan:
         """A stored segment behind the head."""
         return Plan(((segment, self.config.exact_head),))
 
@@ -361,6 +365,15 @@ class MemoryStore:
     def _used(self, key: Key) -> bool:
         """True if a path is among those that cover the traffic, or all are to be kept."""
         return self.config.mode is StateMode.NO_PRUNING or key in self.paths.coverage(self.config.coverage)
+
+    def _as_stored(self, key: Key, core: Segment) -> EncodedSegment:
+        """The state of a path as base and residual, one object for all that use it."""
+        residual, piece = self._learned.handle(key), self._stored.get(key)
+        assert residual is not None, "a path with a stored residual has a handle"
+        if piece is None or piece.remainder is not residual:
+            piece = EncodedSegment(core.tokens, core.kv, None, residual, self.codec, shared=True)
+            self._stored[key] = piece
+        return piece
 
     def _decode(self, core: Segment, residual: Encoded) -> Segment:
         """The state of a path: base plus its residual, in the dtype in which KV is kept."""

@@ -130,7 +130,8 @@ class KVConfig:
             a newcomer takes the place of a path only if that one is worth less than this share of it.
         judges_exact: Operations that judge always run exactly.
         prune_every: Transitions between two prunings, 1 or more.
-        workspace_items: Decoded segments kept at most, 1 or more.
+        workspace_items: Decoded segments kept at most; 0 hands paths out as they are stored, and whoever reads one
+            decodes it (``backbone.attention=residual`` does not have to).
         workspace_bytes: Bytes of decoded segments kept at most, 0 or more; the latest one is always kept.
         store_bytes: Bytes that the store holds at most, everything counted, 0 or more; 0 is no limit. Bases are never
             evicted; residuals and moments are, those first that save fewest tokens a byte. In prefix and
@@ -180,7 +181,7 @@ class KVConfig:
             ("exact_tail", 1),
             ("min_observations", 1),
             ("prune_every", 1),
-            ("workspace_items", 1),
+            ("workspace_items", 0),
             ("workspace_bytes", 0),
             ("store_bytes", 0),
             ("tracked_paths", 1),

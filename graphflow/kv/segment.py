@@ -132,16 +132,16 @@ class Segment(Piece):
 
 @dataclass(frozen=True, eq=False)
 class EncodedSegment(Piece):
-    """An operation prompt kept as base (+ path mean) + encoded remainder of one request.
+    """An operation prompt kept as base (+ path mean) + encoded remainder of one request, or of a path.
 
     Attributes:
         tokens: Token ids, (L,).
         base: The operation's base, (layers, 2, kv_heads, L, head_dim), owned by the store.
         mean: Encoded mean of the path, owned by the store; None if the path has none.
-        remainder: What base and mean leave of this request's exact KV.
+        remainder: What base and mean leave of this request's exact KV; the residual of a path.
         codec: Decodes mean and remainder.
         kind: Operation prompt or dynamic text.
-        shared: Always False in use: the remainder is one request's.
+        shared: True if the store owns the remainder too.
 
     Raises:
         ValueError: ``base`` does not have that shape.

@@ -11,12 +11,20 @@ from tests.engine.serving import CHAIN, FORKS, JOIN, TASKS, serve, steps
 from tests.tiny import FAMILIES, tiny_backbone
 
 MODES = {mode.value: KVConfig(mode, min_observations=1, exact_head=1) for mode in StateMode}
+RESIDUALS = ("stateless", "differential", "no_pruning", "request")
+MODES["request"] = KVConfig("differential", scope="request", min_observations=1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "attention"), [*((mode, "shared") for mode in MODES), *((mode, "residual") for mode in RESIDUALS)]
+)
 @pytest.mark.parametrize(("workflow", "family"), zip([CHAIN, FORKS, JOIN], FAMILIES, strict=True), ids=FAMILIES)
-def test_every_mode_serves_as_with_dense_contexts(workflow, family, mode):
-    served = [serve(tiny_backbone(family, shared=shared), workflow, MODES[mode])[0] for shared in (False, True)]
+def test_every_mode_serves_as_with_dense_contexts(workflow, family, mode, attention):
+    stored = {"workspace_items": 0} if attention == "residual" else {}
+    served = [
+        serve(tiny_backbone(family, attention=name), workflow, replace(MODES[mode], **settings))[0]
+        for name, settings in (("dense", {}), (attention, stored))
+    ]
     for dense, shared in zip(*served, strict=True):
         assert (dense.answer, dense.op_bytes, dense.dynamic_bytes) == (
             shared.answer,
@@ -40,6 +48,19 @@ def test_less_is_held_at_once():
     assert shared < 0.9 * dense  # contexts of live tasks are in both
 
 
+def test_paths_that_are_read_as_they_are_stored_are_not_decoded():
+    """With a workspace they are decoded there, and counted."""
+    kv = KVConfig("no_pruning", min_observations=1, exact_head=1)
+    held = {}
+    for items in (256, 0):
+        backbone = tiny_backbone(attention="residual")
+        episodes, executor = serve(backbone, CHAIN, replace(kv, workspace_items=items), fidelity=0, concurrency=1)
+        held[items] = executor.store_bytes()
+        assert any(step.operation_reused for episode in episodes for step in episode.steps)
+    assert held[256].workspace > 0 == held[0].workspace
+    assert held[256].residual == held[0].residual > 0
+
+
 def test_an_attention_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="backbone.attention must be one of dense, shared, got 'paged'"):
+    with pytest.raises(ValueError, match="backbone.attention must be one of dense, shared, residual, got 'paged'"):
         BackboneConfig(attention="paged")

@@ -44,7 +44,7 @@ def test_scope_matters_only_where_there_are_residuals():
         ("hysteresis", 1.5, "hysteresis must be in [0, 1], got 1.5"),
         ("judges_exact", "no", "judges_exact must be true or false, got 'no'"),
         ("prune_every", 0, "prune_every must be an integer of 1 or more, got 0"),
-        ("workspace_items", 0, "workspace_items must be an integer of 1 or more, got 0"),
+        ("workspace_items", -1, "workspace_items must be an integer of 0 or more, got -1"),
         ("workspace_bytes", -1, "workspace_bytes must be an integer of 0 or more, got -1"),
         ("store_bytes", -1, "store_bytes must be an integer of 0 or more, got -1"),
         ("store_bytes", 32_767, "store_bytes must be 0 or at least 8 x tracked_paths = 32,768, got 32,767"),
