@@ -18,6 +18,8 @@ USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
   graphflow -m kv=stateful,stateless benchmark=mini-gsm8k,mini-math                      run a sweep
   graphflow reproduce profile=smoke|default|paper|bench    run every cell of a profile, write results/
   graphflow generator                                      execute training tasks, train the generator
+  graphflow explain task=NUMBER|ID [path=FILE.png]         the workflow picked for one task and why (or text="..."):
+                                                           what else was considered, choices, training tasks like it
   graphflow wgraph [path=FOLDER]                           print the merged graph, draw it (SVG, PNG)
   graphflow report [profile=default]                       draw figures and report again from the tables
   graphflow suite report [backbone=NAME,...] [tasks=200] [problems=60]
@@ -98,6 +100,18 @@ def generator(words: Sequence[str]) -> int:
     from graphflow.experiment.single import train
 
     train(compose(words), _console())
+    return OK
+
+
+def explain(words: Sequence[str]) -> int:
+    """Say why the generator picks a workflow for a task."""
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.explain import report_choice
+
+    given = {}
+    for name in ("task", "text", "path"):
+        words, given[name] = _take(words, name)
+    report_choice(compose(words), **given, console=_console())
     return OK
 
 
@@ -186,6 +200,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "reproduce": reproduce,
     "generator": generator,
+    "explain": explain,
     "wgraph": wgraph,
     "report": report,
     "suite": suite,

@@ -236,12 +236,14 @@ class Generator:
                 workflows += [self.sampler.workflow(selection) for selection in select(self.sampler, logits)]
                 continue
             for row, kind in enumerate(kinds[start : start + BATCH]):
-                sampler = self._sampler(kind)
+                sampler = self.sampler_for(kind)
                 workflows.append(sampler.workflow(select(sampler, logits[row : row + 1])[0]))
         return workflows
 
-    def _sampler(self, kind: str) -> Sampler:
-        """The sampler over the edges of the workflows made for one kind."""
+    def sampler_for(self, kind: str) -> Sampler:
+        """What decodes tasks of a kind: with ``mask_kind`` over the edges of the workflows made for it alone."""
+        if not self.config.mask_kind:
+            return self.sampler
         if kind not in self._by_kind:
             self._by_kind[kind] = Sampler.of_kind(self.wgraph, kind, self.config.max_llm_calls)
             self._by_kind[kind].remember(self.executed)

@@ -269,7 +269,7 @@ class Sampler:
                 no path without guards): then its probability is zero.
         """
         selections = [self.locate(workflow) for workflow in workflows]
-        chosen = [self._choices(*pair) for pair in zip(workflows, selections, strict=True)]
+        chosen = [self.choices(workflow) for workflow in workflows]
         depth = max((len(choices) for choices in chosen), default=0)
         width = max((len(options) for choices in chosen for options, _ in choices), default=1)
         never, zero = self.grammar.size + 1, self.grammar.size
@@ -300,8 +300,15 @@ class Sampler:
             state = best.state
         return Selection(tuple(sorted(edges)), answer), score
 
-    def _choices(self, workflow: Workflow, selection: Selection) -> list[tuple[list[int], int]]:
-        """Per choice with an alternative: what scores the allowed options, and which of them is taken."""
+    def choices(self, workflow: Workflow) -> list[tuple[list[int], int]]:
+        """Per choice with an alternative: what scores the allowed options, and which of them is taken.
+
+        Options are indices into the logits ``E + n``; E + n itself, of score 0, stands for "no".
+
+        Raises:
+            WorkflowError: As `plans`.
+        """
+        selection = self.locate(workflow)
         edges, answer = set(selection.edges), len(self.wgraph.edges) + selection.answer
         state, found, met = START, [], set()
         while state != DONE:
