@@ -1,4 +1,4 @@
-"""What the generator is trained for: three objectives behind one interface.
+"""What the generator is trained for: four objectives behind one interface.
 
 The paper's objective is the expected task metric E[f(S, W)]; its training recipe is in an appendix that no public copy
 shows, so these are ours and are measured against each other:
@@ -8,8 +8,10 @@ shows, so these are ours and are measured against each other:
   of them are in the table, so the gradient is exact and needs neither samples nor a baseline.
 - ``gumbel``: a small network learns the reward of an edge mask for a task; the generator maximises what it says about
   its own workflows, through straight-through Gumbel decoding with an annealed temperature.
+- ``reinforce``: workflows are drawn from the generator; the score function (Williams, 1992) of each is weighted by its
+  reward above a moving baseline. What was not executed on its task has the reward that the small network predicts.
 
-The last two begin with a stretch of imitation (without it they settle on the best fixed workflow before they have
+All but the first begin with a stretch of imitation (without it they settle on the best fixed workflow before they have
 looked at the task: a policy-gradient signal vanishes where the policy is sure) and carry two more terms: the entropy
 of the choice among executed workflows, and an anchor that keeps probability on executed workflows at all, since nothing
 is known about the others.
@@ -18,13 +20,14 @@ is known about the others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
-from graphflow.generator.sampling import Plans, Sampler
+from graphflow.generator.sampling import Plans, Sampler, Selection
 
 
 class ObjectiveKind(Enum):
@@ -33,6 +36,7 @@ class ObjectiveKind(Enum):
     IMITATION = "imitation"
     EXPECTED = "expected"
     GUMBEL = "gumbel"
+    REINFORCE = "reinforce"
 
 
 @dataclass
@@ -43,11 +47,13 @@ class ObjectiveConfig:
         kind: The objective.
         sharpness: Reward difference that changes a workflow's probability by a factor e: the temperature of the weights
             in ``imitation`` (0 takes the best workflow only), the weight of the entropy in the others. At least 0.
-        warm_start: ``expected``, ``gumbel``: share of the training that imitates first, in [0, 1).
-        anchor: ``expected``, ``gumbel``: weight of the log-likelihood of the executed workflows together, at least 0.
+        warm_start: All but ``imitation``: share of the training that imitates first, in [0, 1).
+        anchor: Likewise: weight of the log-likelihood of the executed workflows together, at least 0.
         start_temperature: ``gumbel``: relaxation temperature at the start of training, positive.
         end_temperature: ``gumbel``: at its end, positive, at most ``start_temperature``.
-        fit_steps: ``gumbel``: gradient steps of the outcome model.
+        fit_steps: ``gumbel``, ``reinforce``: gradient steps of the outcome model.
+        samples: ``reinforce``: workflows drawn for each task of a step, 1 or more.
+        baseline_decay: ``reinforce``: share of the baseline that a step keeps, in [0, 1).
     """
 
     kind: ObjectiveKind = ObjectiveKind.EXPECTED
@@ -57,6 +63,8 @@ class ObjectiveConfig:
     start_temperature: float = 1.0
     end_temperature: float = 0.3
     fit_steps: int = 400
+    samples: int = 4
+    baseline_decay: float = 0.9
 
     def __post_init__(self) -> None:
         self.kind = ObjectiveKind(self.kind)
@@ -70,8 +78,11 @@ class ObjectiveConfig:
                 f"objective.end_temperature must be above 0 and at most start_temperature ({self.start_temperature}), "
                 f"got {self.end_temperature}"
             )
-        if self.fit_steps < 1:
-            raise ValueError(f"objective.fit_steps must be at least 1, got {self.fit_steps}")
+        for name in ("fit_steps", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"objective.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.baseline_decay < 1:
+            raise ValueError(f"objective.baseline_decay must be in [0, 1), got {self.baseline_decay}")
 
 
 @dataclass
@@ -179,8 +190,8 @@ class Expected(Worth):
         return (scores.softmax(-1) * batch.reward).sum(-1)
 
 
-class Gumbel(Worth):
-    """What a fitted outcome model says about the generator's own workflows, decoded straight-through."""
+class Modelled(Worth):
+    """Looks at workflows that nobody executed too, through a fitted outcome model."""
 
     def __init__(self, config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> None:
         super().__init__(config, sampler, plans)
@@ -201,15 +212,73 @@ class Gumbel(Worth):
             optimiser.step()
         self.model.requires_grad_(False)
 
+    def predict(self, features: Tensor, masks: Tensor) -> Tensor:
+        """What the outcome model says, ``[B]``, of masks ``[B, E + n]`` for tasks ``[B, F]``.
+
+        Raises:
+            RuntimeError: `prepare` was not called.
+        """
+        if self.model is None:
+            raise RuntimeError(f"{type(self).__name__}.prepare must be called before its loss")
+        return self.model(features, masks)
+
+
+class Gumbel(Modelled):
+    """What the outcome model says about the generator's own workflows, decoded straight-through."""
+
     def value(
         self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
     ) -> Tensor:
         """See `Worth.value`."""
-        if self.model is None:
-            raise RuntimeError("Gumbel.prepare must be called before Gumbel.loss")
         start, end = self.config.start_temperature, self.config.end_temperature
         noisy = logits + self.sampler.noise(len(logits), generator)
-        return self.model(batch.features, self.sampler.straight_through(noisy, start * (end / start) ** progress))
+        return self.predict(batch.features, self.sampler.straight_through(noisy, start * (end / start) ** progress))
+
+
+class Reinforce(Modelled):
+    """Reward of workflows that the generator draws; its gradient by the score function, above a moving baseline.
+
+    The baseline of a step is made of earlier steps alone, so that the estimate stays unbiased.
+    """
+
+    def __init__(self, config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> None:
+        super().__init__(config, sampler, plans)
+        self.baseline = 0.0
+        self._steps = 0
+        self._columns = {selection: column for column, selection in enumerate(plans.selections)}
+
+    def value(
+        self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
+    ) -> Tensor:
+        """As `Worth.value`: the gradient is that of the expected reward, the number itself is not that reward."""
+        repeated = logits.repeat(self.config.samples, 1)
+        drawn = self.sampler.select(repeated + self.sampler.noise(len(repeated), generator))
+        reward = self.reward(drawn, batch)
+        kinds = {selection: place for place, selection in enumerate(dict.fromkeys(drawn))}
+        plans = self.sampler.plans([self.sampler.workflow(selection) for selection in kinds])
+        place = torch.tensor([kinds[selection] for selection in drawn])
+        log_prob = plans.log_prob(repeated).gather(1, place[:, None])[:, 0]
+        value = ((reward - self._above(reward)) * log_prob).view(self.config.samples, -1)
+        return value.mean(dim=0)
+
+    @torch.no_grad()
+    def reward(self, drawn: Sequence[Selection], batch: Outcomes) -> Tensor:
+        """Rewards of drawn workflows, of all tasks in turn and then again: executed, or predicted where it was not."""
+        tasks = len(batch)
+        masks = torch.stack([self.sampler.mask(selection) for selection in drawn])
+        rewards = self.predict(batch.features.repeat(len(drawn) // tasks, 1), masks)
+        for row, selection in enumerate(drawn):
+            column = self._columns.get(selection)
+            if column is not None and batch.known[row % tasks, column]:
+                rewards[row] = batch.reward[row % tasks, column]
+        return rewards
+
+    def _above(self, reward: Tensor) -> float:
+        """The baseline for these rewards, which count from the next step on; an average over steps, not biased to 0."""
+        keep = self.config.baseline_decay
+        baseline = self.baseline / (1 - keep**self._steps) if self._steps else 0.0
+        self.baseline, self._steps = keep * self.baseline + (1 - keep) * float(reward.mean()), self._steps + 1
+        return baseline
 
 
 class OutcomeModel(nn.Module):
@@ -236,3 +305,5 @@ def build_objective(config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> 
             return Expected(config, sampler, plans)
         case ObjectiveKind.GUMBEL:
             return Gumbel(config, sampler, plans)
+        case ObjectiveKind.REINFORCE:
+            return Reinforce(config, sampler, plans)

@@ -43,11 +43,13 @@ class Plans:
         options: What scores each allowed choice ``[W, D, K]``, long, indices into the extended logits.
         taken: Which of them is taken ``[W, D]``, long.
         masks: 1 for each edge that is used and for the answer node ``[W, E + n]``, float.
+        selections: Where the workflows lie in the wGraph.
     """
 
     options: Tensor
     taken: Tensor
     masks: Tensor
+    selections: tuple[Selection, ...]
 
     def log_prob(self, logits: Tensor) -> Tensor:
         """Log-probability of every workflow for every task, differentiable.
@@ -281,7 +283,7 @@ class Sampler:
                 options[row, column, : len(allowed)] = torch.tensor(allowed)
                 taken[row, column] = index
         masks = torch.stack([self.mask(selection) for selection in selections])
-        return Plans(options, taken, masks)
+        return Plans(options, taken, masks, tuple(selections))
 
     def _greedy(self, row: list[float]) -> tuple[Selection, float]:
         """The greedy choices for logits ``E + n``, and their log-probability."""
