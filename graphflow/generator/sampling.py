@@ -37,16 +37,24 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Plans:
-    """The choices that make some workflows, padded to one length, ready to score (see `Sampler.plans`).
+    """The choices that make some workflows, ready to score (see `Sampler.plans`).
+
+    Workflows share choices (all of them that of the answer), so every distinct one is kept, and normalised, once. The
+    first is no choice: it has one option, which scores 0.
 
     Attributes:
-        options: What scores each allowed choice ``[W, D, K]``, long, indices into the extended logits.
-        taken: Which of them is taken ``[W, D]``, long.
+        options: What scores the options of every distinct choice, one choice after another ``[N]``, long, indices into
+            the extended logits.
+        owner: Which choice each of them belongs to ``[N]``, long.
+        choices: The choices of each workflow ``[W, D]``, long, filled up with 0.
+        taken: What scores the option that is taken there ``[W, D]``, long.
         masks: 1 for each edge that is used and for the answer node ``[W, E + n]``, float.
         selections: Where the workflows lie in the wGraph.
     """
 
     options: Tensor
+    owner: Tensor
+    choices: Tensor
     taken: Tensor
     masks: Tensor
     selections: tuple[Selection, ...]
@@ -60,12 +68,14 @@ class Plans:
         Returns:
             ``[B, W]``, nats.
         """
-        batch = len(logits)
-        never = logits.new_full((batch, 1), float("-inf"))
-        extended = torch.cat([logits, logits.new_zeros(batch, 1), never], dim=1)
-        scores = extended[:, self.options.flatten()].view(batch, *self.options.shape)
-        index = self.taken.expand(batch, *self.taken.shape).unsqueeze(-1)
-        return (scores.gather(-1, index).squeeze(-1) - scores.logsumexp(-1)).sum(-1)
+        extended = torch.cat([logits, logits.new_zeros(len(logits), 1)], dim=1)
+        scores, owner = extended[:, self.options], self.owner.expand(len(logits), -1)
+        peak = scores.new_full((len(logits), int(self.owner[-1]) + 1), float("-inf"))
+        peak = peak.scatter_reduce(1, owner, scores.detach(), "amax")
+        mass = torch.zeros_like(peak).scatter_add(1, owner, (scores - peak.gather(1, owner)).exp())
+        whole = peak + mass.log()
+        shares = extended[:, self.taken.flatten()] - whole[:, self.choices.flatten()]
+        return shares.view(len(logits), *self.taken.shape).sum(-1)
 
 
 class Sampler:
@@ -272,18 +282,18 @@ class Sampler:
         """
         selections = [self.locate(workflow) for workflow in workflows]
         chosen = [self.choices(workflow) for workflow in workflows]
+        number: dict[tuple[int, ...], int] = {(self.grammar.size,): 0}
         depth = max((len(choices) for choices in chosen), default=0)
-        width = max((len(options) for choices in chosen for options, _ in choices), default=1)
-        never, zero = self.grammar.size + 1, self.grammar.size
-        options = torch.full((len(chosen), depth, width), never)
-        options[:, :, 0] = zero  # a choice of one option has log-probability 0
-        taken = torch.zeros(len(chosen), depth, dtype=torch.long)
-        for row, choices in enumerate(chosen):
-            for column, (allowed, index) in enumerate(choices):
-                options[row, column, : len(allowed)] = torch.tensor(allowed)
-                taken[row, column] = index
+        choices = torch.zeros(len(chosen), depth, dtype=torch.long)
+        taken = torch.full((len(chosen), depth), self.grammar.size)
+        for row, made in enumerate(chosen):
+            for column, (allowed, index) in enumerate(made):
+                choices[row, column] = number.setdefault(tuple(allowed), len(number))
+                taken[row, column] = allowed[index]
+        options = torch.tensor([logit for allowed in number for logit in allowed])
+        owner = torch.tensor([place for allowed, place in number.items() for _ in allowed])
         masks = torch.stack([self.mask(selection) for selection in selections])
-        return Plans(options, taken, masks, tuple(selections))
+        return Plans(options, owner, choices, taken, masks, tuple(selections))
 
     def _greedy(self, row: list[float]) -> tuple[Selection, float]:
         """The greedy choices for logits ``E + n``, and their log-probability."""
