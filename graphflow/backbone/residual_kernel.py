@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphflow.backbone.residual_stack import ResidualStack
+from graphflow.backbone.residual_stack import ResidualStack, Seen
 
 try:
     import triton  # pyright: ignore[reportMissingImports]
@@ -150,13 +150,7 @@ def _decode(
 
 
 def decode(
-    queries: Tensor,
-    stack: ResidualStack,
-    layer: int,
-    segments: Tensor,
-    first: Tensor,
-    last: Tensor,
-    softcap: float | None = None,
+    queries: Tensor, stack: ResidualStack, layer: int, segments: Tensor, seen: Seen, softcap: float | None = None
 ) -> Part:
     """Attention over segments that are kept as base and residual: one part of their softmax for every use.
 
@@ -166,8 +160,8 @@ def decode(
         stack: The segments.
         layer: Layer of the model.
         segments: int64 (segments,), which of the stack.
-        first: int64 (segments, places), first token of the segment that is seen there (sliding windows).
-        last: int64 (segments, places), token after the last that is seen; nothing is where it is not above ``first``.
+        seen: First token of the segment that is seen there (sliding windows) and token after the last, int64 (segments,
+            places) each; nothing is seen where the second is not above the first.
         softcap: Bound on scores (Gemma 2); None for none.
 
     Returns:
@@ -176,18 +170,12 @@ def decode(
     """
     dim = queries.shape[-1]
     if triton is not None and queries.device.type in KERNEL_ON and not dim & (dim - 1):
-        return _by_kernel(queries, stack, layer, segments, first, last, softcap)
-    return _by_layer(queries, stack, layer, segments, first, last, softcap)
+        return _by_kernel(queries, stack, layer, segments, seen, softcap)
+    return _by_layer(queries, stack, layer, segments, seen, softcap)
 
 
 def _by_kernel(
-    queries: Tensor,
-    stack: ResidualStack,
-    layer: int,
-    segments: Tensor,
-    first: Tensor,
-    last: Tensor,
-    softcap: float | None,
+    queries: Tensor, stack: ResidualStack, layer: int, segments: Tensor, seen: Seen, softcap: float | None
 ) -> Part:
     """As `decode`, by the kernel, whose tiles want a head_dim that is a power of 2."""
     heads, uses, places, group, dim = queries.shape
@@ -197,8 +185,7 @@ def _by_kernel(
     _decode[(uses, heads, triton.cdiv(places * group, QUERIES))](  # type: ignore[index]
         asked,
         segments.to(torch.int32),
-        first.to(torch.int32).contiguous(),
-        last.to(torch.int32).contiguous(),
+        *(bound.to(torch.int32).contiguous() for bound in seen),
         stack.base[layer],
         stack.which,
         stack.lengths,
@@ -226,23 +213,17 @@ def _by_kernel(
 
 
 def _by_layer(
-    queries: Tensor,
-    stack: ResidualStack,
-    layer: int,
-    segments: Tensor,
-    first: Tensor,
-    last: Tensor,
-    softcap: float | None,
+    queries: Tensor, stack: ResidualStack, layer: int, segments: Tensor, seen: Seen, softcap: float | None
 ) -> Part:
     """As `decode`, over segments that are reconstructed for this layer alone."""
     keys, values = stack.decode(layer, segments).to(torch.float32)[:, :, :, None]
     scores = queries @ keys.mT
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
-    token = torch.arange(stack.length, device=queries.device)
+    token, (first, last) = torch.arange(stack.length, device=queries.device), seen
     last = torch.minimum(last, stack.lengths[segments][:, None])
-    seen = (token >= first[..., None]) & (token < last[..., None])
-    scores = scores.masked_fill(~seen[:, :, None], -torch.inf)
+    visible = (token >= first[..., None]) & (token < last[..., None])
+    scores = scores.masked_fill(~visible[:, :, None], -torch.inf)
     lse = scores.logsumexp(dim=-1)
     weights = (scores - lse[..., None]).exp().nan_to_num(0.0)  # of nothing: -inf - -inf
     return weights @ values, lse

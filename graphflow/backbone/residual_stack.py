@@ -18,6 +18,9 @@ from graphflow.kv.accounting import tensor_bytes
 from graphflow.kv.codecs import Encoded, SparseCodec
 from graphflow.kv.segment import EncodedSegment, Piece
 
+Seen = tuple[Tensor, Tensor]
+"""First token of a segment that is seen, and token after the last: int64 each, in one shape."""
+
 
 def readable(piece: Piece) -> TypeGuard[EncodedSegment]:
     """True if a piece is a base and one sparse residual, which attention can read as they are."""
@@ -73,7 +76,8 @@ class ResidualStack:
         )
         kept = ((packed[..., None] >> torch.arange(8, device=packed.device)) & 1).flatten(-2)
         place = starts[..., None] + kept.cumsum(-1) - kept
-        residual = self.values[place.clamp(max=len(self.values) - 1)].to(torch.float32) * kept
+        values = self.values if len(self.values) else self.values.new_zeros(1)
+        residual = values[place.clamp(max=len(values) - 1)].to(torch.float32) * kept
         if self.scales is not None:
             residual *= self.scales[layer].index_select(1, segments).transpose(1, 2)[..., None, None]
         base = self.base[layer].index_select(1, self.which[segments]).transpose(1, 2)

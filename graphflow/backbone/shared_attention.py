@@ -20,9 +20,9 @@ from transformers.masking_utils import eager_mask
 
 from graphflow.backbone.compat import body
 from graphflow.backbone.residual_kernel import decode
-from graphflow.backbone.residual_stack import ResidualStack
+from graphflow.backbone.residual_stack import ResidualStack, Seen
 from graphflow.backbone.shared_batch import SharedBatch
-from graphflow.backbone.shared_plan import Seats, Seen, Tables
+from graphflow.backbone.shared_plan import Seats, Tables
 
 NAME = "shared_segments"
 LOWEST = torch.finfo(torch.float32).min  # of masked scores: finite, so that a query that sees nothing gives no NaN
@@ -152,7 +152,7 @@ def _meet_residuals(
     else:
         last = stack.lengths[segments][:, None].expand(-1, asked.shape[2])
         first = torch.zeros_like(last)
-    mixed, lse = decode(asked, stack, layer, segments, first, last, softcap)
+    mixed, lse = decode(asked, stack, layer, segments, (first, last), softcap)
     found = torch.cat((mixed, lse.clamp(min=LOWEST)[..., None], torch.ones_like(lse)[..., None]), dim=-1)
     found = found.unflatten(2, (-1, count)).transpose(3, 4)
     return found.reshape(len(turned), len(seats.rows), -1, found.shape[-1])

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphflow.backbone.residual_stack import Seen
 from graphflow.backbone.shared_stacks import Stack
 from graphflow.kv.accounting import tensor_bytes
 from graphflow.kv.rope import Rope
-
-Seen = tuple[Tensor, Tensor]
-"""First token of a segment that a query sees, and token after the last: int64 (segments, places, queries)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +183,7 @@ def hidden_keys(seats: Seats, positions: Tensor, window: int | None) -> Tensor:
 
 
 def seen_tokens(seats: Seats, positions: Tensor, window: int | None) -> Seen:
-    """Tokens of segments that queries see, in one run; arguments as for `hidden_keys`."""
+    """Tokens of segments that queries see, (segments, places, queries); arguments as for `hidden_keys`."""
     local = positions[seats.rows].view(*seats.offsets.shape, -1) - seats.offsets[..., None]
     first = torch.zeros_like(local) if window is None else (local - window + 1).clamp(min=0)
     return first, (local + 1).clamp(min=0)

@@ -19,6 +19,7 @@ CODECS = {
     "16 bit": SparseCodec(0.4),
     "32 bit, all": SparseCodec(1.0, 32),
     "int8 by layer": SparseCodec(BY_LAYER, 8),
+    "nothing": SparseCodec(torch.zeros(LAYERS, 2), 8),
 }
 
 
@@ -66,7 +67,7 @@ def test_parts_are_those_of_decoded_segments(attend, name, softcap):
     bounds = torch.tensor([[[0, 9], [0, 5]], [[37, 30], [5, 5]]]).to(DEVICE)
     chosen = torch.tensor([1, 2])  # of three
     for layer in range(LAYERS) if "layer" in name else (1,):
-        mixed, lse = attend(queries, stack, layer, chosen.to(DEVICE), *bounds, softcap)
+        mixed, lse = attend(queries, stack, layer, chosen.to(DEVICE), tuple(bounds), softcap)
         for index, segment in enumerate(chosen.tolist()):
             for place, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 at = (head, index, place)
@@ -84,7 +85,7 @@ def test_more_queries_than_a_tile_holds(attend):
     queries = noise(HEADS, 3, residual_kernel.QUERIES + 3, 1, DIM, seed=9)
     last = stack.lengths[:, None].expand(3, queries.shape[2])
     everything = torch.arange(3).to(DEVICE)
-    mixed, _ = attend(queries.to(DEVICE), stack, 1, everything, torch.zeros_like(last), last, None)
+    mixed, _ = attend(queries.to(DEVICE), stack, 1, everything, (torch.zeros_like(last), last), None)
     for segment in range(3):
         values, _ = expected(queries[1, segment, :, 0], dense[segment][1, :, 1], 0, last[segment, 0], None)
         torch.testing.assert_close(mixed[1, segment, :, 0].cpu().double(), values, atol=1e-5, rtol=1e-5)
@@ -133,10 +134,10 @@ def test_without_triton_layers_are_decoded(monkeypatch):
     _, stack = made(CODECS["int8"])
     asked = noise(HEADS, 3, 1, 1, DIM).to(DEVICE), stack, 0, torch.arange(3).to(DEVICE)
     bounds = torch.zeros_like(stack.lengths)[:, None], stack.lengths[:, None]
-    expected = residual_kernel._by_layer(*asked, *bounds, None)
+    expected = residual_kernel._by_layer(*asked, bounds, None)
     monkeypatch.setattr(residual_kernel, "KERNEL_ON", ("cuda", "cpu"))
     monkeypatch.setattr(residual_kernel, "triton", None)
-    for found, own in zip(residual_kernel.decode(*asked, *bounds), expected, strict=True):
+    for found, own in zip(residual_kernel.decode(*asked, bounds), expected, strict=True):
         assert torch.equal(found, own)
 
 
@@ -148,7 +149,7 @@ def test_bfloat16_at_the_shape_of_a_real_model(softcap):
     queries = noise(HEADS, 3, 20, 7, 128, seed=9, scale=128**-0.5).to(DEVICE)
     last = stack.lengths[:, None].expand(3, 20)
     mixed, lse = residual_kernel.decode(
-        queries, stack, 1, torch.arange(3, device=DEVICE), torch.zeros_like(last), last, softcap
+        queries, stack, 1, torch.arange(3, device=DEVICE), (torch.zeros_like(last), last), softcap
     )
     for segment in range(3):
         values, total = expected(queries[1, segment, 11].cpu(), dense[segment][1, :, 1], 0, 130, softcap)
