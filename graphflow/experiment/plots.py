@@ -21,9 +21,9 @@ from graphflow.experiment.tables import by_series, state_label
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# Quantised states are light forms of stateful and the head's of stateless: with another marker, since they are kin.
-STATE_COLOURS = (*COLOURS, "#66A9D9", "#A6CDE8", "#EFA97C", "#999999")
-STATE_MARKERS = (*MARKERS, "<", ">", "p", "h")
+# Quantised states and the head's are light forms of their kin, with another marker.
+STATE_COLOURS = (*COLOURS, "#66A9D9", "#A6CDE8", "#EFA97C", "#7FCDB4", "#999999")
+STATE_MARKERS = (*MARKERS, "<", ">", "p", "d", "h")
 STATES = (
     "stateful",
     "stateless",
@@ -36,6 +36,7 @@ STATES = (
     "stateful_int8",
     "stateful_int4",
     "stateless (head)",
+    "differential (path, text int4)",
 )
 STYLE: dict[Any, Any] = {
     "font.size": 10,

@@ -8,6 +8,9 @@ from graphflow.kv.codecs import Codec, Density, IntegerCodec, build_codec
 from graphflow.kv.modes import Allocation, KVConfig, StateMode
 from graphflow.kv.waterfill import Waterfill
 
+INTEGERS = {f"int{bits}": IntegerCodec(bits, run=128, short=16) for bits in (8, 4)}
+"""Integer codecs of KV itself, where keys are at position 0: their channels keep their range over many tokens."""
+
 
 def residual_codec(config: KVConfig, dtype: torch.dtype) -> Codec:
     """The codec of residuals, of KV kept in ``dtype``."""
@@ -21,18 +24,20 @@ def residual_codec(config: KVConfig, dtype: torch.dtype) -> Codec:
 
 
 def dynamic_codec(config: KVConfig, dtype: torch.dtype) -> Codec | None:
-    """The codec of requests' own text."""
+    """The codec of what requests keep of their own: text, and the tokens of prompts that ran in modes with bases."""
     if config.dynamic_codec == "none":
         return None
+    if config.dynamic_codec in INTEGERS:
+        return INTEGERS[config.dynamic_codec]
     return build_codec(config.dynamic_codec, config.dynamic_density, config.value_bits, dtype)
 
 
-def prompt_codec(config: KVConfig) -> Codec | None:
-    """The codec of prompts that requests keep whole."""
+def prompt_codec(config: KVConfig, dtype: torch.dtype) -> Codec | None:
+    """The codec of prompts, or of their tokens, that a request keeps for itself."""
     match config.mode:
         case StateMode.STATEFUL_INT8:
-            return IntegerCodec(8)
+            return INTEGERS["int8"]
         case StateMode.STATEFUL_INT4:
-            return IntegerCodec(4)
+            return INTEGERS["int4"]
         case _:
-            return None
+            return dynamic_codec(config, dtype) if config.has_bases else None

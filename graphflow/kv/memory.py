@@ -69,7 +69,7 @@ class MemoryStore:
         self.paths = PathStatistics(config.decay, config.tracked_paths)
         self.codec = residual_codec(config, shape.dtype)
         self.dynamic_codec = dynamic_codec(config, shape.dtype)
-        self._prompt_codec = prompt_codec(config)
+        self._prompt_codec = prompt_codec(config, shape.dtype)
         self._allowed = allowed
         self._bases = Bases(config, rope, shape)
         self._learned = Learned()
@@ -249,7 +249,7 @@ class MemoryStore:
             kind: Operation prompt or dynamic text.
         """
         codec = self._prompt_codec if kind is SegmentKind.OPERATION else self.dynamic_codec
-        return pack(tuple(tokens), kv, kind, None if self.config.by_tokens else codec)
+        return pack(tuple(tokens), kv, kind, self.rope, None if self.config.by_tokens else codec)
 
     def weigh(self, op: str, keys: Tensor, values: Tensor) -> None:
         """Say what an error in a residual of an operation counts; replaces what was said before.

@@ -116,8 +116,9 @@ class KVConfig:
         saliency: What an error in an entry counts.
         allocate: How layers and sides share bytes; waterfill needs a codec with densities of entries (sparse or
             mean_shift).
-        dynamic_codec: How text of a request (task, outputs, tool results) is kept between steps, in any mode: none, as
-            it is; or a codec, and later steps read what it decodes to.
+        dynamic_codec: How a request's own KV is kept between steps: none, as it is; or a codec, and later steps read
+            what it decodes to. That is text (task, outputs, tool results) in any mode, and in modes with bases also
+            the tokens of prompts that ran for the request: head, tail, and prompts of paths without a residual.
         dynamic_density: As ``density``, for ``dynamic_codec``.
         base_anchor: What stands before a prompt while its base is computed.
         control: What is served in place of a path's residual; path scope only.

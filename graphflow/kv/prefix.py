@@ -136,7 +136,7 @@ class PrefixTree:
             if same == len(tokens):
                 return known
             own = own.slice(same, len(tokens), self._rope, shared=True)
-        kept = pack(own.tokens, own.kv, kind, self._codec_of(kind), shared=True)
+        kept = pack(own.tokens, own.kv, kind, self._rope, self._codec_of(kind), shared=True)
         node.children[kept.tokens[0]] = _Node(kept, node, used=next(self._clock), pinned=pinned)
         self._bytes[kind] += kept.size
         if pinned:
@@ -215,7 +215,7 @@ class PrefixTree:
     def _part(self, segment: Segment | CodedSegment, start: int, stop: int) -> Segment | CodedSegment:
         """Tokens [start, stop) as a node of their own; encoded text is encoded again."""
         part = segment.slice(start, stop, self._rope, shared=True)
-        return pack(part.tokens, part.kv, part.kind, self._codec_of(part.kind), shared=True)
+        return pack(part.tokens, part.kv, part.kind, self._rope, self._codec_of(part.kind), shared=True)
 
     def _nodes(self) -> Iterator[_Node]:
         waiting = [*self._root.children.values()]

@@ -188,12 +188,16 @@ class EncodedSegment(Piece):
 class CodedSegment(Piece):
     """A piece whose KV itself is kept by a codec: quantised state, and text of one request.
 
+    Every token's key is encoded as if it stood at position 0, where a channel has the same range for all of them (as
+    KIVI and KVQuant do); a channel that turns with the position takes its whole circle.
+
     Attributes:
         tokens: Token ids, (L,).
-        coded: The KV, encoded with keys at local positions.
+        coded: The KV, encoded with each key at position 0.
         codec: Decodes it.
         kind: Operation prompt or dynamic text.
         dtype: Dtype in which KV is read.
+        rope: Rotary embedding of the model.
         shared: True if the store owns the KV.
     """
 
@@ -202,6 +206,7 @@ class CodedSegment(Piece):
     codec: Codec
     kind: SegmentKind
     dtype: torch.dtype
+    rope: Rope
     shared: bool = False
 
     @property
@@ -211,7 +216,7 @@ class CodedSegment(Piece):
 
     def tensor(self) -> Tensor:
         """Decoded KV, anew on every call."""
-        return self.codec.decode(self.coded).to(self.dtype)
+        return _turned(self.codec.decode(self.coded), self.rope, torch.arange(self.length)).to(self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +261,7 @@ class Cut(Piece):
 
 
 def pack(
-    tokens: tuple[int, ...], kv: Tensor, kind: SegmentKind, codec: Codec | None, shared: bool = False
+    tokens: tuple[int, ...], kv: Tensor, kind: SegmentKind, rope: Rope, codec: Codec | None, shared: bool = False
 ) -> Segment | CodedSegment:
     """KV as it is kept between steps.
 
@@ -264,12 +269,19 @@ def pack(
         tokens: Token ids, (L,).
         kv: Their KV, keys at local positions, in the dtype in which it is read.
         kind: Operation prompt or dynamic text.
+        rope: Rotary embedding of the model.
         codec: Encodes it; None keeps ``kv`` itself.
         shared: True if the store owns it.
     """
     if codec is None:
         return Segment(tokens, kv, kind, shared)
-    return CodedSegment(tuple(tokens), codec.encode(kv), codec, kind, kv.dtype, shared)
+    coded = codec.encode(_turned(kv.to(torch.float32), rope, -torch.arange(len(tokens))))
+    return CodedSegment(tuple(tokens), coded, codec, kind, kv.dtype, rope, shared)
+
+
+def _turned(kv: Tensor, rope: Rope, shift: Tensor) -> Tensor:
+    """KV with each token's key moved by a shift of its own, (L,); a copy."""
+    return torch.stack((rope.rotate(kv[:, 0], shift), kv[:, 1]), dim=1)
 
 
 def _reference(base: Tensor, mean: Encoded | None, codec: Codec) -> Tensor:

@@ -73,12 +73,12 @@ def test_random_workflows_prompts_and_lengths_are_exact(workflow, mode, family, 
 
 @pytest.mark.parametrize(("bits", "mode"), [(8, "stateful_int8"), (4, "stateful_int4")])
 def test_quantised_prompts_take_the_bytes_of_their_codes_and_scales(bits, mode):
-    """Prompt 9 tokens: one group of tokens a key channel, one group of 8 channels a token's values, 4 bytes each."""
+    """A token of 8 channels is one group of keys and one of values, 4 bytes each: nothing here has 16 tokens."""
     one = Workflow("one", ("gsm8k",), (Step("write", "write", ("task",)),), "write")
     (episode,), _ = serve(tiny_backbone(), one, KVConfig(mode, dynamic_codec=f"int{bits}"), tasks=TASKS[:1])
 
     def size(tokens):
-        return 4 * 2 * 2 * 8 * tokens * bits // 8 + 4 * 4 * 2 * (8 + tokens)
+        return 4 * 2 * 2 * 8 * tokens * bits // 8 + 4 * 4 * 2 * (tokens + tokens)
 
     assert episode.op_bytes == size(9)
     assert episode.dynamic_bytes == size(5) + size(episode.steps[-1].output_tokens - 1)

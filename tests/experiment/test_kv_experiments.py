@@ -21,8 +21,11 @@ from graphflow.experiment.kv.horizon import chain, lengths
 from graphflow.experiment.kv.measures import fidelity, retained, tokens
 from graphflow.experiment.kv.similarity import Similarity
 from graphflow.experiment.kv.stream import KINDS, Stream, phases_of
+from graphflow.experiment.kv.study import names_of
 from graphflow.experiment.plan import GridConfig
+from graphflow.experiment.plots import look
 from graphflow.experiment.serve import House
+from graphflow.paths import CONF
 from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
 
@@ -59,7 +62,8 @@ def grid(kv: str, *overrides: str, sweep: str = "") -> str:
 
 def test_kv_modes(run) -> None:
     grids = f"experiment.grids=[{grid('stateful,stateless,prefix')}]"
-    words = ("tasks=2", "benchmarks=[mini-hotpotqa]", "engine.fidelity=2", "warmup=0", grids)
+    sizes = "experiment.sizes.requests=2"
+    words = ("tasks=2", "benchmarks=[mini-hotpotqa]", "engine.fidelity=2", "warmup=0", sizes, grids)
     frame = run("kv_modes", *words)
     own = frame[frame["benchmark"] == "mini-hotpotqa"].set_index("state")
     assert own.loc["stateful", ["difference", "difference_lo", "difference_hi"]].tolist() == [0, 0, 0]
@@ -73,6 +77,11 @@ def test_kv_modes(run) -> None:
     times = [file.stat().st_mtime_ns for file in before]
     run("kv_modes", *words)
     assert [file.stat().st_mtime_ns for file in before] == times, "finished runs are not run again"
+
+
+def test_every_state_has_a_look_of_its_own() -> None:
+    states = {names_of(compose([f"kv={file.stem}"]))["state"] for file in (CONF / "kv").glob("*.yaml")}
+    assert len({look(state) for state in states}) == len(states) and look("something new") not in map(look, states)
 
 
 def test_kv_codecs(run) -> None:

@@ -6,8 +6,9 @@ import torch
 from graphflow.kv import BudgetError, KVConfig, KVShape, OperationStore, Rope, SegmentKind
 from graphflow.kv.controls import fit, stand_in
 from graphflow.kv.deviation import Deviations
+from graphflow.kv.kept import INTEGERS
 from graphflow.kv.modes import Control
-from graphflow.kv.segment import CodedSegment, Cut, Segment
+from graphflow.kv.segment import CodedSegment, Cut, Segment, pack
 
 ROPE = Rope(torch.tensor([1.0, 0.1]))
 SHAPE = KVShape(layers=2, kv_heads=1, head_dim=4, dtype=torch.float32)
@@ -89,10 +90,26 @@ def test_text_and_quantised_prompts_are_kept_by_their_codecs():
         store = OperationStore(KVConfig(mode, dynamic_codec=codec), ROPE, SHAPE)
         piece, kv = store.hold(TOKENS, random_kv(1), kind), random_kv(1)
         assert isinstance(piece, CodedSegment)
-        assert piece.nbytes == piece.size == piece.coded.nbytes == 2 * 2 * 8 * 4 + 4 * 2 * (4 + 8)
+        assert piece.nbytes == piece.size == piece.coded.nbytes == 2 * 2 * 8 * 4 + 4 * 2 * (8 + 8)
         assert 0 < (piece.tensor() - kv).abs().max() < 0.03
         other = SegmentKind.OPERATION if kind is SegmentKind.DYNAMIC else SegmentKind.DYNAMIC
         assert isinstance(store.hold(TOKENS, random_kv(1), other), Segment)
+
+
+def test_modes_with_bases_keep_a_requests_part_of_a_prompt_as_its_text():
+    for mode in ("stateless", "blend", "differential"):
+        store = OperationStore(KVConfig(mode, dynamic_codec="int4"), ROPE, SHAPE)
+        for kind in SegmentKind:
+            assert isinstance(store.hold(TOKENS, random_kv(1), kind), CodedSegment)
+
+
+def test_keys_are_encoded_at_one_position():
+    # The same key at every position: a channel turns in the local frame and is one number at position 0.
+    kv = random_kv(1)[:, :, :, :1].repeat(1, 1, 1, 24, 1)
+    kv[:, 0] = ROPE.rotate(kv[:, 0], torch.arange(24))
+    piece = pack(tuple(range(24)), kv, SegmentKind.DYNAMIC, ROPE, INTEGERS["int4"])
+    assert (piece.tensor()[:, 0] - kv[:, 0]).abs().max() < 2e-3  # float16 holds the middle to 2^-11 of its size
+    assert (INTEGERS["int4"].decode(INTEGERS["int4"].encode(kv))[:, 0] - kv[:, 0]).abs().max() > 5e-2
 
 
 def test_a_cut_is_a_slice_that_holds_nothing():

@@ -22,19 +22,21 @@ def plain_group(values: list[np.float32], levels: int) -> list[np.float32]:
     return [code * step + first for code in codes]
 
 
-def plain(x: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+def plain(x: torch.Tensor, bits: int, group: int, run: int | None = None, short: int = 0) -> torch.Tensor:
     source, out = x.float().numpy(), np.zeros(x.shape, dtype=F)
     layers, _, heads, length, dim = x.shape
+    run = run or group
     for layer in range(layers):
         for h in range(heads):
-            for c in range(dim):
-                for start in range(0, length, group):
-                    tokens = slice(start, start + group)
+            for c in range(dim if length >= short else 0):
+                for start in range(0, length, run):
+                    tokens = slice(start, start + run)
                     out[layer, 0, h, tokens, c] = plain_group(list(source[layer, 0, h, tokens, c]), 2**bits - 1)
-            for t in range(length):
-                for start in range(0, dim, group):
-                    channels = slice(start, start + group)
-                    out[layer, 1, h, t, channels] = plain_group(list(source[layer, 1, h, t, channels]), 2**bits - 1)
+            for side in (1,) if length >= short else (0, 1):
+                for t in range(length):
+                    for start in range(0, dim, group):
+                        own = (layer, side, h, t, slice(start, start + group))
+                        out[own] = plain_group(list(source[own]), 2**bits - 1)
     return torch.from_numpy(out)
 
 
@@ -67,6 +69,8 @@ def test_levels_by_hand():
 @given(
     bits=st.sampled_from([4, 8]),
     group=st.integers(1, 9),
+    run=st.integers(1, 9),
+    short=st.integers(0, 9),
     layers=st.integers(1, 2),
     heads=st.integers(1, 2),
     length=st.integers(1, 9),
@@ -74,18 +78,19 @@ def test_levels_by_hand():
     shift=st.sampled_from([0.0, 50.0]),
     seed=st.integers(0, 1000),
 )
-def test_round_trip(bits, group, layers, heads, length, dim, shift, seed):
+def test_round_trip(bits, group, run, short, layers, heads, length, dim, shift, seed):
     x = residual((layers, 2, heads, length, dim), seed) + shift
-    codec = IntegerCodec(bits, group)
+    codec = IntegerCodec(bits, group, run, short)
     encoded = codec.encode(x)
     decoded = codec.decode(encoded)
-    assert torch.equal(decoded, plain(x, bits, group))
+    assert torch.equal(decoded, plain(x, bits, group, run, short))
     # Half a step; float16 moves a step by 2^-11 of itself and a middle by 2^-11 of its magnitude (widening the step).
     levels = 2**bits - 1
-    for side, axis, size in ((0, 3, length), (1, 4, dim)):
-        for start in range(0, size, group):
-            part = x[:, side : side + 1].narrow(axis, start, min(group, size - start))
-            error = (decoded - x)[:, side : side + 1].narrow(axis, start, min(group, size - start)).abs()
+    keys = (0, 3, length, run) if length >= short else (0, 4, dim, group)
+    for side, axis, size, width in (keys, (1, 4, dim, group)):
+        for start in range(0, size, width):
+            part = x[:, side : side + 1].narrow(axis, start, min(width, size - start))
+            error = (decoded - x)[:, side : side + 1].narrow(axis, start, min(width, size - start)).abs()
             middle = part.abs().amax(dim=axis, keepdim=True)
             reach = part.amax(dim=axis, keepdim=True) - part.amin(dim=axis, keepdim=True) + middle * 2**-10
             allowed = reach / levels * (0.5 + levels / 2 * 2**-11) * 1.001 + levels * 2**-25 + middle * 1e-6
@@ -94,7 +99,9 @@ def test_round_trip(bits, group, layers, heads, length, dim, shift, seed):
     stepped = sum(
         bool((encoded.tensors[f"{name}_steps"][i] > 0).any()) for name in ("key", "value") for i in range(layers)
     )
-    groups = heads * (-(-length // group) * dim + length * -(-dim // group))
+    groups = heads * sum(
+        (-(-size // width)) * (dim if axis == 3 else length) for _, axis, size, width in (keys, (1, 4, dim, group))
+    )
     assert encoded.nbytes == -(-stepped * heads * length * dim * bits // 8) + 4 * layers * groups
 
 
@@ -122,3 +129,7 @@ def test_guards():
         IntegerCodec(3)
     with pytest.raises(ValueError, match="group must be 1 or more, got 0"):
         IntegerCodec(8, 0)
+    with pytest.raises(ValueError, match="run must be 1 or more, got 0"):
+        IntegerCodec(8, 32, 0)
+    with pytest.raises(ValueError, match="short must be 0 or more, got -1"):
+        IntegerCodec(8, short=-1)

@@ -90,6 +90,8 @@ def _codec(config: Config) -> dict[str, Any]:
     kv = config.kv
     has_codec = kv.learns_paths
     parts = [names_of(config)["state"], kv.codec if has_codec else ""]
+    if has_codec and kv.value_bits == 8:
+        parts.append("8 bit")
     if has_codec and kv.saliency is not Weighting.NONE:
         parts.append("weighted")
     if has_codec and kv.allocate is not Allocation.EVEN:

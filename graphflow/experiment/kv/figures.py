@@ -29,12 +29,13 @@ FLOOR = 1e-8
 
 
 def draw_modes(frame: Any, folder: Path) -> list[Path]:
-    """Bytes against accuracy, what is kept, and P90, for every backbone."""
+    """Bytes against accuracy, what is kept, and P90, for every backbone; methods beyond the first have their own."""
     kinds = {"kv_modes": kv_against_accuracy, "kv_modes_kept": kept_by_mode, "kv_modes_p90": p90_by_mode}
     files = []
     frame = frame.assign(retained_op_bytes=frame["retained_op_bytes"].clip(lower=1))
-    for name, figure in kinds.items():
-        files += _by_backbone(frame, folder, name, figure)
+    for place, (method, part) in enumerate(frame.groupby("method", sort=False)):
+        for name, figure in kinds.items():
+            files += _by_backbone(part, folder, f"{name}_{method}" if place else name, figure)
     return files
 
 

@@ -18,14 +18,17 @@ MEAN = "mean"
 SHOWN = (
     "backbone",
     "kind",
+    "method",
     "state",
     "metric",
     "difference_lo",
     "difference_hi",
     "op_bytes_a_task",
+    "bytes_a_task",
     "operation_reuse_share",
     "kl_mean",
     "greedy_agreement",
+    "judge_agreement",
     "p90_s",
 )
 AVERAGED = (
@@ -81,7 +84,8 @@ def _row(study: Study, item: Planned, planned: list[Planned]) -> dict[str, Any]:
         **names_of(item.job.config),
         **_columns(difference),
         **tokens(episodes),
-        **retained(episodes, (item.job.run_dir.done or {})["shared_bytes"]),
+        "requests": study.size("requests"),
+        **retained(episodes, (item.job.run_dir.done or {})["shared_bytes"], study.size("requests")),
         **fidelity(episodes, judges(study.house.library)),
     }
 

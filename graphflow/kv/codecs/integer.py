@@ -1,9 +1,9 @@
 """Every entry in 8 or 4 bits: the bar that any residual has to beat, 2x and 4x without any graph.
 
 Keys are quantised per channel and values per token, as in KIVI: a few key channels are large for all tokens, values
-have no such channels. KIVI and KVQuant quantise keys before rotation; ours are rotated to local positions 0..L-1, which
-turns the pairs of low frequency little over one prompt. Asymmetric (our choice, as in KIVI): biases of key projections
-put whole channels on one side of zero.
+have no such channels. Whole KV is given with its keys turned back to position 0 (`graphflow.kv.segment.CodedSegment`),
+as in KIVI and KVQuant; residuals have theirs at local positions. Asymmetric (our choice, as in KIVI): biases of key
+projections put whole channels on one side of zero.
 """
 
 from __future__ import annotations
@@ -16,47 +16,54 @@ from torch import Tensor
 from graphflow.kv.codecs.base import Codec, Encoded, check_residual, narrow
 from graphflow.kv.codecs.bits import pack_nibbles, unpack_nibbles
 
-_KEYS, _VALUES = -2, -1  # axis along which entries share a step: tokens of a channel, channels of a token
+_TOKENS, _CHANNELS = -2, -1  # axis along which entries share a step: tokens of a channel, channels of a token
 
 
 class IntegerCodec(Codec):
     """Keeps every entry as one of 2^bits evenly spaced levels around the middle of its group's range.
 
-    A group is ``group`` tokens of one key channel, or ``group`` channels of one token's values (the last group may be
-    short). Each has a float16 step and a float16 middle; the step covers the range around the middle as it is stored,
-    so an entry is off by half a step and what float16 loses of the step. Steps of ranges under 1e-6 or so vanish in
-    float16: such groups become their middle. A (layer, K/V) all of whose steps are 0 has no codes: layer 0 sees no
-    context, so its residual is rounding.
+    A group is ``run`` tokens of one key channel, or ``group`` channels of one token's values (the last group may be
+    short); keys of fewer than ``short`` tokens are grouped as values are. Each has a float16 step and middle; the step
+    covers the range around the middle as it is stored, so an entry is off by half a step and what float16 loses of the
+    step. Steps of ranges under 1e-6 or so vanish in float16: such groups become their middle. A (layer, K/V) all of
+    whose steps are 0 has no codes: layer 0 sees no context, so its residual is rounding.
 
-    Stored: codes uint8, two to a byte at 4 bits; steps and middles, keys (layers, kv_heads, ceil(L/group), head_dim),
+    Stored: codes uint8, two to a byte at 4 bits; steps and middles, keys (layers, kv_heads, ceil(L/run), head_dim),
     values (layers, kv_heads, L, ceil(head_dim/group)).
 
     Bytes: ceil(entries of (layer, K/V) with a step x bits / 8)
-    + 4 x layers x kv_heads x (ceil(L / group) x head_dim + L x ceil(head_dim / group)).
+    + 4 x layers x kv_heads x (ceil(L / run) x head_dim + L x ceil(head_dim / group)), for L of at least ``short``.
 
     Args:
         bits: 8 or 4.
-        group: Entries that share a step, 1 or more (KIVI: 32).
+        group: Channels of a token that share a step, 1 or more (KIVI: 32).
+        run: Tokens of a key channel that share a step, 1 or more; None is ``group``.
+        short: Keys of fewer tokens than this share steps along channels, 0 or more: a step for each channel of a few
+            tokens would take more than their codes.
 
     Raises:
-        ValueError: Another width, or a group below 1.
+        ValueError: Another width, a group or run below 1, or ``short`` below 0.
     """
 
-    def __init__(self, bits: int, group: int = 32) -> None:
+    def __init__(self, bits: int, group: int = 32, run: int | None = None, short: int = 0) -> None:
+        run = group if run is None else run
         if bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, got {bits}")
-        if group < 1:
-            raise ValueError(f"group must be 1 or more, got {group}")
+        for name, value, lowest in (("group", group, 1), ("run", run, 1), ("short", short, 0)):
+            if value < lowest:
+                raise ValueError(f"{name} must be {lowest} or more, got {value}")
         self.bits = bits
         self.group = group
+        self.run = run
+        self.short = short
 
     def encode(self, residual: Tensor, weight: Tensor | None = None) -> Encoded:
         """Encode a residual; ``weight`` is not used (see `Codec.encode`)."""
         check_residual(residual)
         codes = residual.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         tensors: dict[str, Tensor] = {}
-        for side, name, axis in ((0, "key", _KEYS), (1, "value", _VALUES)):
-            steps, middles = _ranges(codes[:, side], axis, self.group, self._levels)
+        for side, name, axis in self._sides(codes.shape[3]):
+            steps, middles = _ranges(codes[:, side], axis, self._size(axis), self._levels)
             tensors[f"{name}_steps"], tensors[f"{name}_middles"] = steps, middles
             self._to_codes(codes[:, side], axis, steps, middles)
         flat = codes[_stepped(tensors)].reshape(-1).to(torch.uint8)
@@ -74,11 +81,19 @@ class IntegerCodec(Codec):
         else:
             values = torch.zeros(shape, device=packed.device)
             values[stepped] = codes.reshape(-1, *shape[2:])
-        for side, name, axis in ((0, "key", _KEYS), (1, "value", _VALUES)):
+        for side, name, axis in self._sides(shape[3]):
             steps, middles = tensors[f"{name}_steps"], tensors[f"{name}_middles"]
             for part, step, lowest in self._parts(values[:, side], axis, steps, middles):
                 part.mul_(step).add_(lowest)
         return values
+
+    def _sides(self, tokens: int) -> tuple[tuple[int, str, int], ...]:
+        """Side, its name, and the axis along which its groups lie."""
+        return (0, "key", _CHANNELS if tokens < self.short else _TOKENS), (1, "value", _CHANNELS)
+
+    def _size(self, axis: int) -> int:
+        """Entries of a group along an axis."""
+        return self.run if axis == _TOKENS else self.group
 
     @property
     def _levels(self) -> int:
@@ -95,10 +110,11 @@ class IntegerCodec(Codec):
         """Views of the values by group, each with its steps and the values of code 0, float32."""
         steps, middles = steps.to(torch.float32), middles.to(torch.float32)
         lowest = middles - steps * (self._levels / 2)
-        whole = values.shape[axis] // self.group
-        for part in _split(values, axis, self.group):
-            own = slice(0, whole) if part.shape[axis] == self.group else slice(whole, None)
-            index = (..., own, slice(None)) if axis == _KEYS else (..., own)
+        size = self._size(axis)
+        whole = values.shape[axis] // size
+        for part in _split(values, axis, size):
+            own = slice(0, whole) if part.shape[axis] == size else slice(whole, None)
+            index = (..., own, slice(None)) if axis == _TOKENS else (..., own)
             yield part, steps[index].unsqueeze(axis), lowest[index].unsqueeze(axis)
 
 
