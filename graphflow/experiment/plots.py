@@ -22,8 +22,8 @@ from graphflow.experiment.tables import by_series, state_label
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Quantised states and the head's are light forms of their kin, with another marker.
-STATE_COLOURS = (*COLOURS, "#66A9D9", "#A6CDE8", "#EFA97C", "#7FCDB4", "#999999")
-STATE_MARKERS = (*MARKERS, "<", ">", "p", "d", "h")
+STATE_COLOURS = (*COLOURS, "#66A9D9", "#A6CDE8", "#EFA97C", "#7FCDB4", "#00664B", "#999999")
+STATE_MARKERS = (*MARKERS, "<", ">", "p", "d", "8", "h")
 STATES = (
     "stateful",
     "stateless",
@@ -37,6 +37,7 @@ STATES = (
     "stateful_int4",
     "stateless (head)",
     "differential (path, text int4)",
+    "differential (path, judges exact)",
 )
 STYLE: dict[Any, Any] = {
     "font.size": 10,

@@ -89,13 +89,15 @@ def identity(config: Config) -> dict[str, Any]:
 def scope_of(kv: KVConfig) -> str:
     """Whose the residual is; ``none`` in the modes that have none, ``head`` for a bare base with exact first tokens.
 
-    A codec of text is said with it, where the mode's name does not.
+    A codec of text is said with it, where the mode's name does not, and exact judges.
     """
     head = kv.mode is StateMode.STATELESS and kv.exact_head > 0
-    scope = "head" if head else kv.scope.value if kv.learns_paths else "none"
-    if kv.dynamic_codec == "none" or kv.mode.value.endswith(kv.dynamic_codec):
-        return scope
-    return f"text {kv.dynamic_codec}" if scope == "none" else f"{scope}, text {kv.dynamic_codec}"
+    parts = ["head" if head else kv.scope.value if kv.learns_paths else ""]
+    if kv.dynamic_codec != "none" and not kv.mode.value.endswith(kv.dynamic_codec):
+        parts.append(f"text {kv.dynamic_codec}")
+    if kv.judges_exact:
+        parts.append("judges exact")
+    return ", ".join(filter(None, parts)) or "none"
 
 
 def run_cell(job: Job, on_episode: Callable[[Episode], None] = lambda episode: None) -> RunDir:
