@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from graphflow.errors import unknown_name
+from graphflow.experiment.choosing.generator import generator
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.kv.codecs import kv_codecs
 from graphflow.experiment.kv.horizon import long_horizon
@@ -31,6 +32,7 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "layouts": layouts,
     "concurrency": concurrency,
     "scheduling": scheduling,
+    "generator": generator,
 }
 SHORT = ("backbones", "benchmarks", "tasks")
 """Keys of the experiment that may be given without ``experiment.`` in front."""

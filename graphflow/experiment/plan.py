@@ -86,12 +86,14 @@ class Cell:
         overrides: What makes its config, for `compose`.
         label: The cell in a few words, for the progress display.
         needs_fit: True if the method learns from the outcome table.
+        swept: The overrides that its grid's sweeps made.
     """
 
     artefact: str
     overrides: tuple[str, ...]
     label: str
     needs_fit: bool
+    swept: tuple[str, ...] = ()
 
 
 def cells(experiment: ExperimentConfig) -> Iterator[Cell]:
@@ -117,4 +119,5 @@ def cells(experiment: ExperimentConfig) -> Iterator[Cell]:
                     ),
                     label=" ".join(filter(None, [benchmark, method, kv, *swept, f"x{flight}" if flight else ""])),
                     needs_fit=method not in UNTAUGHT,
+                    swept=swept,
                 )

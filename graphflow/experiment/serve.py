@@ -74,6 +74,13 @@ class House:
         return file_digest(CONF / "operations", CONF / "workflows", *(f for c in code for f in sorted(c.rglob("*.py"))))
 
     @cached_property
+    def execution(self) -> str:
+        """Digest of what an execution hangs on: as `repository`, without how workflows are chosen."""
+        code = [PACKAGE / floor for floor in ("wgraph", "kv", "backbone", "engine", "benchmarks")]
+        files = (f for c in code for f in sorted(c.rglob("*.py")))
+        return file_digest(CONF / "operations", CONF / "workflows", *files, PACKAGE / "methods" / "asking.py")
+
+    @cached_property
     def isolated(self) -> bool:
         """Whether programs can be isolated on this machine."""
         return not bubblewrap_problem(shutil.which("bwrap") or "")
@@ -121,6 +128,10 @@ class House:
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
         weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
         return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
+
+    def executed(self, config: Config) -> dict[str, Any]:
+        """As `facts`, of executions that no method chose: another generator does not undo them."""
+        return {**self.facts(config), "repository": self.execution}
 
     def open(self, config: Config, benchmark: Benchmark, on_fit: Ignore) -> Server:
         """The server of a cell."""
@@ -171,7 +182,7 @@ class House:
         what = {name: plain[name] for name in ("backbone", "fit")}
         what["engine"] = {name: plain["engine"][name] for name in ("kv_dtype", "seed", "sandbox")}
         what["benchmark"] = [asdict(taught(config.benchmark, name)) for name in config.fit.benchmarks]
-        return RunDir(config.machine.runs_dir, "fit-" + digest({**what, **self.facts(config)}))
+        return RunDir(config.machine.runs_dir, "fit-" + digest({**what, **self.executed(config)}))
 
     def training(self, config: Config) -> dict[str, tuple[Benchmark, list[Example]]]:
         """Benchmark and training examples by benchmark name."""
@@ -221,7 +232,8 @@ class House:
 
     def generator(self, config: Config, table: OutcomeTable, on_epoch: Ignore = ignore) -> Generator:
         """The generator for a table, trained or read from where it was kept."""
-        folder = self.fit_dir(config).path / ("generator-" + digest(resolved(config)["generator"]))
+        what = {"config": resolved(config)["generator"], "code": self.repository}
+        folder = self.fit_dir(config).path / ("generator-" + digest(what))
         with RunDir(folder.parent, folder.name).locked(wait=True):
             if not (folder / "done.json").exists():
                 generator = train_generator(table, self.wgraph, config.generator, progress=on_epoch)

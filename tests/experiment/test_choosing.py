@@ -1,0 +1,113 @@
+"""The experiment on choosing workflows, whole on a tiny random model, and its marks by hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from graphflow.experiment.choosing import figures
+from graphflow.experiment.choosing.exam import marks, oracle
+from graphflow.experiment.choosing.generator import measured, single
+from graphflow.experiment.experiments import experiment
+from graphflow.experiment.serve import House
+from tests.experiment.small import SMALL
+from tests.tiny import tiny_backbone
+
+
+def outcomes(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    """Rows of task, workflow and score; the task's first letter is its benchmark."""
+    return pd.DataFrame(
+        {
+            "task_id": task,
+            "fingerprint": flow,
+            "workflow": flow,
+            "metric": score,
+            "benchmark": task[0],
+            "tokens": 100,
+            "llm_calls": 2,
+            "kv_bytes": 10,
+            "latency_s": 0.5,
+        }
+        for task, flow, score in rows
+    )
+
+
+EVERY = outcomes(
+    *[("a1", "x", 1.0), ("a1", "y", 0.0), ("a2", "x", 0.0), ("a2", "y", 1.0)],
+    *[("a3", "x", 1.0), ("a3", "y", 0.0), ("b1", "z", 0.0), ("b1", "w", 0.0)],
+)
+
+
+def test_the_oracle_and_the_single_workflow_by_hand() -> None:
+    assert oracle(EVERY) == {"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 0.0}
+    # x scores 2 of the 3 tasks of a, and nothing on b, which it was not made for.
+    alone = single(EVERY).set_index("task_id")["metric"]
+    assert alone.to_dict() == {"a1": 1.0, "a2": 0.0, "a3": 1.0, "b1": 0.0}
+
+
+def test_marks_by_hand() -> None:
+    fixed = outcomes(("a1", "x", 1.0), ("a2", "x", 0.0), ("a3", "x", 0.0), ("b1", "z", 0.0))
+    better = outcomes(("a1", "x", 1.0), ("a2", "y", 1.0), ("a3", "y", 0.0), ("b1", "z", 0.0))
+    found = marks(better, fixed, oracle(EVERY))
+    assert (found["metric"], found["gain"], found["gap_closed"]) == (0.5, 0.25, 0.5)
+    assert (found["tokens"], found["llm_calls"], found["p90_s"], found["n_tasks"]) == (100, 2, 0.5, 4)
+    assert marks(fixed, fixed, None)["gap_closed"] is None
+
+
+def test_seeds_are_averaged_task_by_task_and_new_workflows_told_apart() -> None:
+    fixed = outcomes(("a1", "x", 0.0), ("b1", "z", 0.0))
+    seeds = [outcomes(("a1", "x", 1.0), ("b1", "n", 1.0)), outcomes(("a1", "x", 0.0), ("b1", "z", 0.0))]
+    mean, first, second = measured(seeds, fixed, None, {"x", "z"})
+    assert (mean["benchmark"], first["benchmark"], second["benchmark"]) == ("mean", "a", "b")
+    assert (mean["metric"], mean["n_tasks"], mean["seeds"]) == (0.5, 2, 2)
+    assert mean["metric_sd"] == pytest.approx(2**-0.5)
+    assert (mean["new_share"], mean["new_metric"], first["new_metric"]) == (0.25, 1.0, None)
+
+
+def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = tiny_backbone()
+    monkeypatch.setattr(House, "backbone", lambda self, config: tiny)
+    drawn: list[Figure] = []
+
+    def save(figure: Figure, stem: Path) -> Path:
+        drawn.append(figure)
+        plt.close(figure)
+        return stem.with_suffix(".png")
+
+    monkeypatch.setattr(figures, "save", save)
+    reward = "{artefact:reward,kv:[stateful],sweeps:['generator.reward.tokens=0,1']}"
+    kinds = "{artefact:objective,kv:[stateful],sweeps:['generator.objective.kind=expected,imitation']}"
+    words = (
+        f"experiment.grids=[{kinds},{reward}]",
+        "experiment.sizes.seeds=2",
+        "benchmarks=[mini-gsm8k,mini-hotpotqa]",
+        "fit.benchmarks=[mini-gsm8k,mini-hotpotqa]",
+        "fit.train_tasks=4",
+        "benchmark.train_size=4",
+        "generator.epochs=2",
+        "tasks=2",
+        f"machine.results_dir={tmp_path / 'results'}",
+        f"machine.runs_dir={tmp_path / 'runs'}",
+    )
+    text = Console(file=io.StringIO(), width=200)
+    frame = experiment("generator", [*SMALL, *words], "graphflow experiment generator", text)
+    means = frame[frame["benchmark"] == "mean"].set_index(["factor", "setting", "split"])
+    assert len(frame) == len(means) * 3, "two benchmarks and their mean"
+    assert set(means.index.get_level_values("setting")) == {
+        *("best fixed", "best single workflow", "retrieve_top1", "random", "oracle"),
+        *("expected", "imitation", "tokens=0", "tokens=1"),
+    }
+    test = means.xs("test", level="split")["metric"]
+    assert test["reference", "oracle"] >= test["reference", "best fixed"] >= test["reference", "best single workflow"]
+    assert (means.loc["reference", "best fixed"]["gain"] == 0).all()
+    assert len(drawn) == 2 and (tmp_path / "results" / "generator" / "generator.csv").exists()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*.parquet")}
+    again = experiment("generator", [*SMALL, *words], "graphflow experiment generator", text)
+    assert before == {file: file.stat().st_mtime_ns for file in before}, "nothing is executed twice"
+    pd.testing.assert_frame_equal(frame.drop(columns="p90_s"), again.drop(columns="p90_s"))
