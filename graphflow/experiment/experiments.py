@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "pruning": pruning,
     "long_horizon": long_horizon,
     "layouts": layouts,
+    "layouts_long": layouts,
     "concurrency": concurrency,
     "scheduling": scheduling,
     "generator": generator,

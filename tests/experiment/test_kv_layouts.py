@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,7 +27,7 @@ from tests.tiny import tiny_backbone
 HEAD, TAIL, OUTPUTS = 4, 1, 3
 PER_TOKEN = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
 SMALL = ("tracking=none", "engine.kv_dtype=float32", "machine.threads=1", "engine.max_tokens_scale=1", "tasks=2")
-SIZES = "experiment.sizes={shortest:20,longest:20,calls:2,outputs:3,requests:10}"
+SIZES = "experiment.sizes={shortest:20,longest:20,calls:2,outputs:3,prompts:1,requests:10}"
 
 
 def grid(kv: str) -> str:
@@ -70,7 +71,7 @@ def test_costs_by_hand(start) -> None:
     <end>. Operation first, both prompts and the <task> behind each are there; the first call runs text<end><out>, the
     second one text<end>, then <out>, the first output and <end>, then <out>. An output's last token has no KV.
     """
-    words = ("experiment.sizes={shortest:100,longest:200,calls:2,outputs:3,requests:10}", "warmup=2")
+    words = ("experiment.sizes={shortest:100,longest:200,calls:2,outputs:3,prompts:1,requests:10}", "warmup=2")
     words = (*words, grid("operation_first,stateful,differential"), "kv.min_observations=2", "engine.concurrency=2")
     frame, shown = start("layouts", "backbones=[random-qwen-mini]", *words)
     frame = frame.set_index(["state", "text_tokens"])
@@ -108,7 +109,7 @@ def test_costs_by_hand(start) -> None:
 
 def test_what_does_not_fit_is_marked_and_not_run(start) -> None:
     """The tiny model has contexts of 512 tokens: two prompts and 400 tokens of text do not fit, one prompt does."""
-    sizes = "experiment.sizes={shortest:200,longest:400,calls:2,outputs:1,requests:10}"
+    sizes = "experiment.sizes={shortest:200,longest:400,calls:2,outputs:1,prompts:1,requests:10}"
     frame, shown = start("layouts", sizes, grid("operation_first,stateful"), "warmup=0", "backbones=[qwen-mini]")
     left = frame[frame["skipped"].notna()]
     first, second = prompts(2)
@@ -161,6 +162,9 @@ def test_chains_are_made_of_operations_of_the_library() -> None:
     assert len(set(CHAIN)) == len(CHAIN) == 8
     assert [step.op for step in size.workflow.steps] == list(CHAIN)
     assert {(op.max_tokens, op.temperature) for op in size.library(library).values()} == {(7, 0.0)}
+    assert size.library(library)[CHAIN[0]].prompt == library[CHAIN[0]].prompt
+    twice = replace(size, prompts=2).library(library)[CHAIN[0]].prompt
+    assert twice == f"{library[CHAIN[0]].prompt}\n{library[CHAIN[0]].prompt}"
 
 
 def test_doubling_ends_at_the_last_number() -> None:

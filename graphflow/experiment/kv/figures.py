@@ -169,7 +169,7 @@ def draw_horizon(frame: Any, folder: Path) -> list[Path]:
     return _by_backbone(frame, folder, "long_horizon", figure)
 
 
-def draw_layouts(frame: Any, crossings: Any, folder: Path) -> list[Path]:
+def draw_layouts(frame: Any, crossings: Any, name: str, folder: Path) -> list[Path]:
     """Tokens, bytes and P90 against the text's tokens, a panel a number of calls, a line a state mode.
 
     Dotted lines stand where a mode and operation first are equal.
@@ -206,7 +206,7 @@ def draw_layouts(frame: Any, crossings: Any, folder: Path) -> list[Path]:
             axes.set_xlabel("tokens of the task's text")
         return _legend(drawn, grid[0][-1])
 
-    return _by_backbone(frame[frame["skipped"].isna()], folder, "layouts", figure)
+    return _by_backbone(frame[frame["skipped"].isna()], folder, name, figure)
 
 
 def _by_backbone(frame: Any, folder: Path, name: str, figure: Callable[[Any], Figure]) -> list[Path]:

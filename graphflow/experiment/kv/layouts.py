@@ -65,7 +65,7 @@ class Planned:
 
 
 def layouts(study: Study) -> pd.DataFrame:
-    """Run what is left; write ``layouts.csv``, ``layouts_crossings.csv`` and the figure."""
+    """Run what is left; write the table (``layouts.csv``), its crossings and the figure."""
     planned = list(_planned(study))
     if {item.operation_first for item in planned if not item.skipped} != {True, False}:
         raise ConfigError("experiment.grids must have operation_first and another state mode that fit the backbone")
@@ -78,12 +78,12 @@ def layouts(study: Study) -> pd.DataFrame:
                 if job:
                     run_cell(job, lambda _: progress.advance())
                 rows.append(_row(study, item, job))
-    frame = study.write("layouts", rows)
+    frame = study.write(study.name, rows)
     left_out = frame[frame["skipped"].notna()]
     for reason, part in left_out.groupby("skipped", sort=False):
         study.console.print(f"skipped {len(part)} cells: {reason}", highlight=False)
-    found = study.write("layouts_crossings", crossings(frame[frame["skipped"].isna()]))
-    study.say(*draw_layouts(frame, found, study.figures))
+    found = study.write(f"{study.name}_crossings", crossings(frame[frame["skipped"].isna()]))
+    study.say(*draw_layouts(frame, found, study.name, study.figures))
     study.show(frame[frame["skipped"].isna()], SHOWN, "Layouts by text and calls")
     shown = ("backbone", "calls", "state", "measure", "crossing", "lower_before", "lower_after")
     study.show(found, shown, "Text tokens at which both layouts are equal")
@@ -104,7 +104,8 @@ def _planned(study: Study) -> Iterator[Planned]:
     if not 2 <= most <= len(CHAIN):
         raise ConfigError(f"experiment.sizes.calls must be between 2 and {len(CHAIN)}, got {most}")
     texts = doubled(study.size("shortest"), study.size("longest"))
-    sizes = [Size(text, calls, study.size("outputs")) for calls in doubled(2, most) for text in texts]
+    written, prompts = study.size("outputs"), study.size("prompts")
+    sizes = [Size(text, calls, written, prompts) for calls in doubled(2, most) for text in texts]
     configs = [config for _, config in study.cells()]
     for _, own in groupby(configs, key=lambda config: config.backbone):
         same = list(own)
@@ -153,6 +154,7 @@ def _row(study: Study, item: Planned, job: Job | None) -> dict[str, Any]:
         "calls": item.size.calls,
         "text_tokens": item.size.text,
         "output_tokens": item.size.outputs,
+        "prompts": item.size.prompts,
         "context_tokens": item.context,
         "skipped": item.skipped,
         "n_tasks": 0,

@@ -40,11 +40,13 @@ class Size:
         text: Tokens of its text, without the marks of the turn around it.
         calls: Operations that are called in a chain.
         outputs: Tokens that each of them writes.
+        prompts: How often an operation's prompt says what it says: for prompts that are longer than the suite's.
     """
 
     text: int
     calls: int
     outputs: int
+    prompts: int = 1
 
     @property
     def workflow(self) -> Workflow:
@@ -56,7 +58,10 @@ class Size:
     def library(self, library: Library) -> Library:
         """Operations of the chain, greedy, with these outputs as their limit."""
         ops = (library[name] for name in CHAIN[: self.calls])
-        return Library(replace(op, max_tokens=self.outputs, temperature=0.0) for op in ops)
+        return Library(
+            replace(op, prompt="\n".join([op.prompt] * self.prompts), max_tokens=self.outputs, temperature=0.0)
+            for op in ops
+        )
 
 
 def endless(backbone: Backbone) -> Backbone:
@@ -113,7 +118,7 @@ def context_tokens(backbone: Backbone, library: Library, size: Size, operation_f
         size: The work.
         operation_first: The layout: one prompt a call and no prompt after the text, or all prompts in one context.
     """
-    turns, prompts = backbone.turns, [library[step.op].prompt for step in size.workflow.steps]
+    turns, prompts = backbone.turns, [op.prompt for op in size.library(library).values()]
 
     def length(text: str) -> int:
         return len(backbone.encode(text))
