@@ -29,10 +29,13 @@ FLOOR = 1e-8
 
 
 def draw_modes(frame: Any, folder: Path) -> list[Path]:
-    """Bytes against accuracy, what is kept, and P90, for every backbone; methods beyond the first have their own."""
+    """Bytes against accuracy, what is kept, and P90, for every backbone; methods beyond the first have their own.
+
+    Bytes are those of a task where as many requests share the store as the table says.
+    """
     kinds = {"kv_modes": kv_against_accuracy, "kv_modes_kept": kept_by_mode, "kv_modes_p90": p90_by_mode}
     files = []
-    frame = frame.assign(retained_op_bytes=frame["retained_op_bytes"].clip(lower=1))
+    frame = frame.assign(retained_op_bytes=(frame["op_bytes_a_task"] * frame["n_tasks"]).clip(lower=1))
     for place, (method, part) in enumerate(frame.groupby("method", sort=False)):
         for name, figure in kinds.items():
             files += _by_backbone(part, folder, f"{name}_{method}" if place else name, figure)
@@ -214,6 +217,8 @@ def _by_backbone(frame: Any, folder: Path, name: str, figure: Callable[[Any], Fi
 
     def titled(part: Any) -> Figure:
         drawn, title = figure(part), f"{part['backbone'].iloc[0]} ({part['kind'].iloc[0]})"
+        if "requests" in part:
+            title += f", the store shared by {int(part['requests'].iloc[0]):,} requests"
         drawn.suptitle(title, x=0.01, y=1.0, ha="left", va="bottom", fontsize=11)
         return drawn
 
