@@ -6,6 +6,7 @@ and one generator. Outcomes are collected in stateful mode: what a workflow is w
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,3 +122,44 @@ def fill(
     if added:
         table.save()
     return added
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Executes a generator's own workflows while it learns, and files them in a table.
+
+    Attributes:
+        table: Grows by one row a pair.
+        benchmark: The benchmark of a name.
+        run: Executes pairs, one episode each.
+        split: Where the tasks are found again; the table has their texts only.
+        seed: Sampling seed that the rows are filed under.
+        told: Called with the name of a benchmark and how many pairs were executed there.
+
+    Raises:
+        ValueError: A task of the table is not in the split, or is another one there.
+    """
+
+    table: OutcomeTable
+    benchmark: Callable[[str], Benchmark]
+    run: Run
+    split: str
+    seed: int
+    told: Callable[[str, int], None] = lambda name, added: None
+
+    def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> None:
+        """Execute pairs, one benchmark after the other."""
+        wanted: dict[str, list[Workflow]] = defaultdict(list)
+        tasks: dict[str, dict[str, Task]] = defaultdict(dict)
+        for task, workflow in pairs:
+            wanted[task.id].append(workflow)
+            tasks[task.benchmark][task.id] = task
+        for name, own in tasks.items():
+            benchmark = self.benchmark(name)
+            examples = {example.task.id: example for example in benchmark.examples(self.split)}
+            for task in own.values():
+                if task.id not in examples or examples[task.id].task.text != task.text:
+                    raise ValueError(f"task {task.id!r} of the table is not in {name}, split {self.split}")
+            chosen = [examples[id] for id in own]
+            added = fill(self.table, benchmark, chosen, lambda task: wanted[task.id], self.run, self.seed)
+            self.told(name, added)

@@ -21,11 +21,12 @@ from graphflow.engine.sandbox import Sandbox, bubblewrap_problem
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import Repertoire, fill, open_table, pairs_left
+from graphflow.experiment.fit import Fresh, Repertoire, fill, open_table, pairs_left
 from graphflow.experiment.plan import UNTAUGHT
 from graphflow.experiment.reachable import transitions
 from graphflow.experiment.record import RunDir, digest, file_digest, write_json
 from graphflow.experiment.run import Job, Server
+from graphflow.generator.features import Encoder, FeatureKind, build_encoder
 from graphflow.generator.generator import Generator
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.generator.training import train_generator
@@ -54,6 +55,7 @@ class House:
         self.workflows = load_workflows(CONF / "workflows", self.library)
         self._backbone: tuple[str, Backbone] | None = None
         self._benchmarks: dict[str, Benchmark] = {}
+        self._encoders: dict[tuple[str, str], Encoder] = {}
 
     @cached_property
     def wgraph(self) -> WGraph:
@@ -172,7 +174,9 @@ class House:
             )
         table = self.outcomes(config, on_fit)
         generator = self.generator(config, table) if config.method.name == "graphflow" else None
-        method = build_method(config.method, self.library, self.workflows, generator, config.generator)
+        method = build_method(
+            config.method, self.library, self.workflows, generator, config.generator, encoder=self.encoder(config)
+        )
         method.fit(table)
         return method
 
@@ -236,10 +240,43 @@ class House:
         folder = self.fit_dir(config).path / ("generator-" + digest(what))
         with RunDir(folder.parent, folder.name).locked(wait=True):
             if not (folder / "done.json").exists():
-                generator = train_generator(table, self.wgraph, config.generator, progress=on_epoch)
+                fresh = self._fresh(config, table, folder) if config.generator.objective.kind.executes else None
+                generator = train_generator(
+                    fresh.table if fresh else table,
+                    self.wgraph,
+                    config.generator,
+                    progress=on_epoch,
+                    execute=fresh,
+                    checkpoint=folder / "checkpoint.pt",
+                    encoder=self.encoder(config),
+                )
                 generator.save(folder)
                 write_json(folder / "done.json", generator.report)
-        return Generator.load(folder, self.wgraph)
+        return Generator.load(folder, self.wgraph, encoder=self.encoder(config))
+
+    def encoder(self, config: Config) -> Encoder:
+        """What encodes texts for the generator; with ``features.kind=backbone`` the backbone in use."""
+        features = config.generator.features
+        key = digest(resolved(config)["backbone"]) if features.kind is FeatureKind.BACKBONE else ""
+        if (held := (repr(features), key)) not in self._encoders:
+            self._encoders[held] = build_encoder(features, self.backbone(config) if key else None)
+        return self._encoders[held]
+
+    def _fresh(self, config: Config, table: OutcomeTable, folder: Path) -> Fresh:
+        """Executes a generator's own workflows into a copy of the table, from which no other generator learns."""
+        own = OutcomeTable(folder / "outcomes.parquet")
+        if not len(own):
+            own = OutcomeTable(table.save(folder / "outcomes.parquet"))
+        use_threads(config)
+        sandbox = Sandbox(config.engine.sandbox)
+
+        def benchmark(name: str) -> Benchmark:
+            found = self.benchmark(taught(config.benchmark, name))
+            found.sandbox = sandbox
+            return found
+
+        runner = PairRunner(self.executor(config, KVConfig(mode=StateMode.STATEFUL), sandbox))
+        return Fresh(own, benchmark, runner, config.fit.split.value, config.engine.seed)
 
 
 @dataclass(frozen=True)

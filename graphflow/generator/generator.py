@@ -56,7 +56,8 @@ class GeneratorConfig:
         shrinkage: Weight of a workflow's mean reward on the benchmark against its reward on the one task, in
             executions, at least 0. One execution is a noisy witness; 0 believes it.
         epochs: Passes over the training tasks at most, 1 or more.
-        patience: Epochs without a better validation reward before training stops, 1 or more.
+        patience: Epochs without a better validation reward before training stops, 1 or more; they count from the end of
+            the warm start, and with the objective ``best`` from its last round.
         batch: Tasks a gradient step, 1 or more.
         learning_rate: Of AdamW, positive.
         weight_decay: Of AdamW, at least 0.
@@ -188,13 +189,14 @@ class Generator:
         partial.replace(folder / "generator.json")
 
     @classmethod
-    def load(cls, folder: str | Path, wgraph: WGraph, grown: bool = False) -> Generator:
+    def load(cls, folder: str | Path, wgraph: WGraph, grown: bool = False, encoder: Encoder | None = None) -> Generator:
         """Read a saved generator.
 
         Args:
             folder: Where `save` wrote.
             wgraph: The graph to compose from.
             grown: Accept another graph than the one it was trained on.
+            encoder: What encodes texts, in place of a new one as its configuration says.
 
         Raises:
             GeneratorError: The folder holds another format, or ``wgraph`` is not the graph it was trained on.
@@ -212,7 +214,7 @@ class Generator:
                 f"(workflows only there: {', '.join(gone) or 'none'}; only here: {', '.join(new) or 'none'}); "
                 "train again, or load with grown=True"
             )
-        loaded = cls(GeneratorConfig.from_dict(about["config"]), wgraph)
+        loaded = cls(GeneratorConfig.from_dict(about["config"]), wgraph, encoder=encoder)
         loaded.model.load_state_dict(load_file(_weights(folder)))
         loaded.report = about["report"]
         loaded.remember(map(Workflow.from_dict, about["executed"]))

@@ -1,4 +1,4 @@
-"""What the generator is trained for: four objectives behind one interface.
+"""What the generator is trained for: five objectives behind one interface.
 
 The paper's objective is the expected task metric E[f(S, W)]; its training recipe is in an appendix that no public copy
 shows, so these are ours and are measured against each other:
@@ -10,6 +10,9 @@ shows, so these are ours and are measured against each other:
   its own workflows, through straight-through Gumbel decoding with an annealed temperature.
 - ``reinforce``: workflows are drawn from the generator; the score function (Williams, 1992) of each is weighted by its
   reward above a moving baseline. What was not executed on its task has the reward that the small network predicts.
+- ``best``: as ``expected``, while the table grows: after the warm start, in a few rounds, the generator draws workflows
+  for the training tasks, and what is new among them is executed (`graphflow.generator.training`). A policy gradient on
+  fresh executions: exact over all that was executed on a task, so it needs no baseline either.
 
 All but the first begin with a stretch of imitation (without it they settle on the best fixed workflow before they have
 looked at the task: a policy-gradient signal vanishes where the policy is sure) and carry two more terms: the entropy
@@ -23,6 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +41,12 @@ class ObjectiveKind(Enum):
     EXPECTED = "expected"
     GUMBEL = "gumbel"
     REINFORCE = "reinforce"
+    BEST = "best"
+
+    @property
+    def executes(self) -> bool:
+        """Whether training executes workflows of its own."""
+        return self is ObjectiveKind.BEST
 
 
 @dataclass
@@ -54,6 +64,9 @@ class ObjectiveConfig:
         fit_steps: ``gumbel``, ``reinforce``: gradient steps of the outcome model.
         samples: ``reinforce``: workflows drawn for each task of a step, 1 or more.
         baseline_decay: ``reinforce``: share of the baseline that a step keeps, in [0, 1).
+        rounds: ``best``: how often the generator's own workflows are executed, 1 or more: right after the warm start,
+            then evenly over the remaining epochs, at most once an epoch.
+        fresh: ``best``: workflows drawn for each training task in a round, 1 or more.
     """
 
     kind: ObjectiveKind = ObjectiveKind.EXPECTED
@@ -65,6 +78,8 @@ class ObjectiveConfig:
     fit_steps: int = 400
     samples: int = 4
     baseline_decay: float = 0.9
+    rounds: int = 3
+    fresh: int = 1
 
     def __post_init__(self) -> None:
         self.kind = ObjectiveKind(self.kind)
@@ -78,7 +93,7 @@ class ObjectiveConfig:
                 f"objective.end_temperature must be above 0 and at most start_temperature ({self.start_temperature}), "
                 f"got {self.end_temperature}"
             )
-        for name in ("fit_steps", "samples"):
+        for name in ("fit_steps", "samples", "rounds", "fresh"):
             if getattr(self, name) < 1:
                 raise ValueError(f"objective.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.baseline_decay < 1:
@@ -108,13 +123,20 @@ class Outcomes:
 
 
 class Objective(ABC):
-    """What training minimises; `prepare` is for those that learn something themselves."""
+    """What training minimises; `prepare`, `state` and `restore` are for those that learn something themselves."""
 
     def __init__(self, config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> None:
         self.config, self.sampler, self.plans = config, sampler, plans
 
     def prepare(self, outcomes: Outcomes, generator: torch.Generator) -> None:  # noqa: B027 (overriding it is optional)
         """Called once before training, with all training outcomes."""
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned so far, for `restore`: tensors and plain values."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 (as above)
+        """Go on from the `state` of an equal objective, in place of `prepare`."""
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Outcomes, generator: torch.Generator, progress: float) -> Tensor:
@@ -212,6 +234,17 @@ class Modelled(Worth):
             optimiser.step()
         self.model.requires_grad_(False)
 
+    def state(self) -> dict[str, Any]:
+        """The outcome model's weights, once there is one."""
+        return {"model": self.model.state_dict()} if self.model else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Objective.restore`."""
+        weights = state["model"]
+        self.model = OutcomeModel(weights["task.weight"].shape[1], weights["mask.weight"].shape[1])
+        self.model.load_state_dict(weights)
+        self.model.requires_grad_(False)
+
     def predict(self, features: Tensor, masks: Tensor) -> Tensor:
         """What the outcome model says, ``[B]``, of masks ``[B, E + n]`` for tasks ``[B, F]``.
 
@@ -246,6 +279,15 @@ class Reinforce(Modelled):
         self.baseline = 0.0
         self._steps = 0
         self._columns = {selection: column for column, selection in enumerate(plans.selections)}
+
+    def state(self) -> dict[str, Any]:
+        """The outcome model, and the baseline."""
+        return {**super().state(), "baseline": self.baseline, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Objective.restore`."""
+        super().restore(state)
+        self.baseline, self._steps = state["baseline"], state["steps"]
 
     def value(
         self, logits: Tensor, scores: Tensor, batch: Outcomes, generator: torch.Generator, progress: float
@@ -301,7 +343,7 @@ def build_objective(config: ObjectiveConfig, sampler: Sampler, plans: Plans) -> 
     match config.kind:
         case ObjectiveKind.IMITATION:
             return Imitation(config, sampler, plans)
-        case ObjectiveKind.EXPECTED:
+        case ObjectiveKind.EXPECTED | ObjectiveKind.BEST:
             return Expected(config, sampler, plans)
         case ObjectiveKind.GUMBEL:
             return Gumbel(config, sampler, plans)

@@ -135,6 +135,32 @@ class OutcomeTable:
                 part._insert(row, self.workflows[row["fingerprint"]])
         return part
 
+    def head(self, count: int) -> OutcomeTable:
+        """A table in memory with the first rows only."""
+        part = OutcomeTable()
+        for row in self._rows[:count]:
+            part._insert(row, self.workflows[row["fingerprint"]])
+        return part
+
+    def pairs(self) -> set[tuple[str, str]]:
+        """Task ids and fingerprints of what was executed, whatever the seed."""
+        return {(task, fingerprint) for task, fingerprint, _ in self._keys}
+
+    def take(self, other: OutcomeTable, pairs: Iterable[tuple[str, str]]) -> None:
+        """Append another table's rows of some pairs (see `pairs`), one pair after the other.
+
+        Raises:
+            ValueError: It has no row of a pair.
+        """
+        found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in other._rows:
+            found[row["task_id"], row["fingerprint"]].append(row)
+        for task, fingerprint in pairs:
+            if (task, fingerprint) not in found:
+                raise ValueError(f"the table has no outcome of workflow {fingerprint} on task {task!r}")
+            for row in found[task, fingerprint]:
+                self.add(row, other.workflows[fingerprint])
+
     def save(self, path: str | Path | None = None) -> Path:
         """Write one parquet file (temp file, then rename) and remove this table's journal.
 

@@ -2,8 +2,12 @@
 
 The table's tasks are split by benchmark into training and validation; after each epoch the validation tasks get their
 workflow, and the epoch whose choices have the highest mark is kept: their mean reward, shrunk as in training, because
-a few dozen validation tasks are few. A choice that was never executed on its task counts as the mean of those that
-were, and how often that happens is reported as (1 - coverage).
+a few dozen validation tasks are few. A choice that nobody executed on the benchmark counts as the mean of what was
+executed on its task, and how often a choice was not executed on its task is reported as (1 - coverage).
+
+With the objective ``best`` the table grows: at the beginning of some epochs, the rounds, the generator draws workflows
+for the training tasks, and the caller executes those that the table does not hold. Validation tasks get none: what a
+fresh workflow is worth there is judged by what it earned on training tasks.
 """
 
 from __future__ import annotations
@@ -11,18 +15,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from graphflow.engine.episode import Task
+from graphflow.generator import checkpoint as checkpoints
 from graphflow.generator.features import Encoder
 from graphflow.generator.generator import Generator, GeneratorConfig
-from graphflow.generator.objectives import Objective, Outcomes, build_objective
-from graphflow.generator.outcomes import OutcomeTable, RewardConfig
+from graphflow.generator.lessons import Lessons, split
+from graphflow.generator.objectives import build_objective
+from graphflow.generator.outcomes import OutcomeTable
 from graphflow.wgraph.wgraph import WGraph
 from graphflow.wgraph.workflow import Workflow
+
+Execute = Callable[[Sequence[tuple[Task, Workflow]]], None]
 
 
 def train_generator(
@@ -31,181 +39,248 @@ def train_generator(
     config: GeneratorConfig,
     progress: Callable[[dict[str, Any]], None] | None = None,
     start: Generator | None = None,
+    execute: Execute | None = None,
+    checkpoint: Path | None = None,
+    encoder: Encoder | None = None,
 ) -> Generator:
     """Train a generator.
 
     Args:
-        table: Executed outcomes. Workflows that cannot be composed from the wGraph are left out, and reported.
+        table: Executed outcomes. Workflows that cannot be composed from the wGraph are left out, and reported. Rows
+            that are added while the training runs count only if the training asked ``execute`` for them.
         wgraph: The graph to compose from.
         config: How.
         progress: Called after each epoch with ``epoch``, ``loss``, and of the validation tasks ``mark``, ``reward``
-            and ``coverage``.
+            and ``coverage``; when a training is resumed, at once for the epochs that it had.
         start: A generator whose weights training starts from, for a short update after the graph or the table grew.
+        execute: For the objective ``best``: runs workflows on tasks and adds one row of each pair to ``table``. The
+            tasks are the table's: id, benchmark, kind and text.
+        checkpoint: File that is written after every epoch and removed in the end; where it is there, the training goes
+            on from it, to the same weights, bit for bit on one machine.
+        encoder: What encodes texts, in place of a new one of ``config.features``; those of ``start`` come first.
 
     Returns:
         The generator. Its `Generator.report` has ``epoch`` (which was kept) with its ``loss``, ``mark``, ``reward`` and
         ``coverage``; ``best_fixed_reward`` and ``oracle_reward`` of the same validation tasks; how many ``tasks`` the
-        table has; and the names of ``ignored`` workflows.
+        table has; the names of ``ignored`` workflows; and ``fresh``, how many pairs ``execute`` was asked for.
 
     Raises:
-        ValueError: The table has fewer than 5 tasks, or none of its workflows lies in the wGraph.
+        ValueError: The table has fewer than 5 tasks, or none of its workflows lies in the wGraph, or the objective is
+            ``best`` and there is no ``execute``, or it adds no row of a pair.
+        CheckpointError: The checkpoint is damaged, or is one of another training.
     """
-    tasks = table.tasks()
-    if len(tasks) < 5:
-        raise ValueError(f"training needs outcomes of at least 5 tasks, got {len(tasks)}")
+    if config.objective.kind.executes and execute is None:
+        raise ValueError(
+            "objective 'best' executes workflows while it trains: give train_generator an `execute`, "
+            "or train for 'expected', which needs the table alone"
+        )
+    saved = checkpoints.read(checkpoint) if checkpoint and checkpoint.exists() else None
+    seen = table.head(saved["rows"] if saved else len(table))
+    about = {"of": checkpoints.identity(config, wgraph, seen, start), "rows": len(seen)} if checkpoint else {}
+    if checkpoint and saved:
+        checkpoints.check(checkpoint, saved["of"], about["of"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        noise = torch.Generator().manual_seed(config.seed)
+        course = Course(seen, wgraph, config, start, encoder)
+
+        def keep() -> None:
+            if checkpoint:
+                checkpoints.write(checkpoint, {**about, "state": course.state()})
+
+        if saved:
+            course.resume(saved["state"], table)
+        else:
+            course.begin()
+            keep()  # what the first round adds to the table is not among the rows it began with
+        for row in course.rows:
+            if progress:
+                progress(row)
+        while not course.over():
+            if execute and course.round_is_due():
+                course.explore(table, execute)
+            row = course.epoch()
+            keep()
+            if progress:
+                progress(row)
+        course.finish()
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+    return course.generator
+
+
+class Course:
+    """One training, epoch by epoch. What the next epoch hangs on is in `state`, or follows from the arguments.
+
+    Attributes:
+        generator: What is trained.
+        seen: The outcomes that are learned from, a table of its own.
+        rows: What was measured after each epoch.
+        asked: Task ids and fingerprints of the pairs that rounds had executed.
+    """
+
+    def __init__(
+        self,
+        seen: OutcomeTable,
+        wgraph: WGraph,
+        config: GeneratorConfig,
+        start: Generator | None,
+        encoder: Encoder | None,
+    ) -> None:
+        tasks = seen.tasks()
+        if len(tasks) < 5:
+            raise ValueError(f"training needs outcomes of at least 5 tasks, got {len(tasks)}")
+        self.seen, self.config = seen, config
+        self.noise = torch.Generator().manual_seed(config.seed)
         model = copy.deepcopy(start.model) if start else None
-        generator = Generator(config, wgraph, model, start.encoder if start else None)
-        workflows, ignored = generator.sampler.composable(table.workflows.values())
+        self.generator = Generator(config, wgraph, model, start.encoder if start else encoder)
+        self.model = self.generator.model
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.parts = split(tasks, config.validation, self.noise)
+        self.rounds = rounds_of(config) if config.objective.kind.executes else []
+        self.rows: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, str]] = []
+        self.best: dict[str, Any] = {"mark": -math.inf}
+        self.weights = copy.deepcopy(self.model.state_dict())
+        self.study()
+
+    def study(self) -> None:
+        """Read what was seen, anew when it has grown."""
+        sampler, config = self.generator.sampler, self.config
+        workflows, ignored = sampler.composable(self.seen.workflows.values())
+        self.ignored = [workflow.name for workflow in ignored]
         if not workflows:
-            names = ", ".join(workflow.name for workflow in ignored)
-            raise ValueError(f"none of the table's workflows lies in the wGraph: {names}")
-        generator.remember(workflows)
-        outcomes = tabulate(table, tasks, workflows, config.reward, generator.encoder)
-        learn, check = split(tasks, config.validation, noise)
-        lessons, exam = outcomes.at(learn), outcomes.at(check)
-        held_out = [tasks[i] for i in check]
-        objective = build_objective(config.objective, generator.sampler, generator.sampler.plans(workflows))
-        benchmarks = [tasks[i].benchmark for i in learn]
-        shrunk = shrink(lessons, benchmarks, lessons, benchmarks, config.shrinkage)
-        marked = shrink(exam, [task.benchmark for task in held_out], lessons, benchmarks, config.shrinkage)
-        objective.prepare(shrunk, noise)
+            raise ValueError(f"none of the table's workflows lies in the wGraph: {', '.join(self.ignored)}")
+        self.generator.remember(workflows)
+        self.lessons = Lessons.of(
+            self.seen, workflows, self.parts, config.reward, config.shrinkage, self.generator.encoder
+        )
+        self.objective = build_objective(config.objective, sampler, sampler.plans(workflows))
 
-        def examine() -> dict[str, float]:
-            chosen = generator.choose(exam.features, [task.kind for task in held_out])
-            reward, coverage = realised(chosen, exam, workflows)
-            return {"mark": realised(chosen, marked, workflows)[0], "reward": reward, "coverage": coverage}
+    def begin(self) -> None:
+        """Before the first epoch of a training that is not resumed."""
+        self.objective.prepare(self.lessons.taught, self.noise)
 
-        kept = _fit(generator, objective, shrunk, examine, noise, progress)
-    fixed = best_on(lessons, benchmarks)
-    generator.report = {
-        **kept,
-        "best_fixed_reward": realised([workflows[fixed[task.benchmark]] for task in held_out], exam, workflows)[0],
-        "oracle_reward": exam.reward.masked_fill(~exam.known, -math.inf).max(1).values.mean().item(),
-        "tasks": len(tasks),
-        "ignored": [workflow.name for workflow in ignored],
-    }
-    return generator
+    def over(self) -> bool:
+        """Whether all epochs are through, or validation stands still."""
+        done, config = len(self.rows), self.config
+        if not done:
+            return False
+        counts_from = max(self.best["epoch"], config.objective.warm_start * config.epochs, *self.rounds)
+        return done >= config.epochs or done - 1 - counts_from >= config.patience
+
+    def epoch(self) -> dict[str, Any]:
+        """Gradient steps over all training tasks, then what the validation tasks say."""
+        number, losses = len(self.rows), []
+        self.model.train()
+        for index in torch.randperm(len(self.lessons.taught), generator=self.noise).split(self.config.batch):
+            batch = self.lessons.taught.at(index)
+            logits = self.generator.logits(batch.features)
+            loss = self.objective.loss(logits, batch, self.noise, number / self.config.epochs)
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimiser.step()
+            losses.append(loss.item())
+        row = {"epoch": number, "loss": sum(losses) / len(losses), **self.examine()}
+        self.rows.append(row)
+        if row["mark"] > self.best["mark"] + 1e-9:
+            self.best, self.weights = row, copy.deepcopy(self.model.state_dict())
+        return row
+
+    def examine(self) -> dict[str, float]:
+        """What the generator's choices for the validation tasks are worth."""
+        kinds = [task.kind for task in self.lessons.held_out]
+        return self.lessons.examine(self.generator.choose(self.lessons.exam.features, kinds))
+
+    def round_is_due(self) -> bool:
+        """Whether workflows are drawn before the next epoch."""
+        return len(self.rows) in self.rounds
+
+    def explore(self, table: OutcomeTable, execute: Execute) -> None:
+        """Draw workflows for the training tasks and learn from then on what they are worth, too.
+
+        What the table holds already is not executed: a resumed training draws the same workflows again.
+        """
+        drawn = {}
+        for _ in range(self.config.objective.fresh):
+            workflows = self.generator.sample(self.lessons.learners, self.noise)
+            for task, workflow in zip(self.lessons.learners, workflows, strict=True):
+                drawn.setdefault((task.id, workflow.fingerprint), (task, workflow))
+        held, there = self.seen.pairs(), table.pairs()
+        wanted = {pair: both for pair, both in drawn.items() if pair not in held}
+        left = [both for pair, both in wanted.items() if pair not in there]
+        if left:
+            with torch.random.fork_rng(devices=[]):
+                execute(left)
+        self.learn_of(table, list(wanted))
+        if self.rows:  # the mark of the kept weights is to be compared with marks that are made of the same outcomes
+            now = copy.deepcopy(self.model.state_dict())
+            self.model.load_state_dict(self.weights)
+            self.best = {**self.best, **self.examine()}
+            self.model.load_state_dict(now)
+
+    def learn_of(self, table: OutcomeTable, pairs: list[tuple[str, str]]) -> None:
+        """Take a table's outcomes of fresh pairs into what was seen."""
+        self.seen.take(table, pairs)
+        self.asked += pairs
+        self.study()
+
+    def state(self) -> dict[str, Any]:
+        """For `resume`: tensors and plain values."""
+        return {
+            "rows": self.rows,
+            "asked": self.asked,
+            "best": self.best,
+            "weights": self.weights,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "objective": self.objective.state(),
+            "noise": self.noise.get_state(),
+            "dropout": torch.get_rng_state(),
+        }
+
+    def resume(self, state: dict[str, Any], table: OutcomeTable) -> None:
+        """Go on after the epoch that a state is of.
+
+        Raises:
+            ValueError: The table has lost outcomes that the training had executed.
+        """
+        if state["asked"]:
+            self.learn_of(table, state["asked"])
+        self.rows, self.best, self.weights = state["rows"], state["best"], state["weights"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.objective.restore(state["objective"])
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["dropout"])
+
+    def finish(self) -> None:
+        """Leave the best epoch's weights, and the report, in the generator."""
+        self.model.load_state_dict(self.weights)
+        self.model.eval()
+        self.generator.report = {
+            **self.best,
+            **self.lessons.bounds(),
+            "tasks": len(self.seen.tasks()),
+            "ignored": self.ignored,
+            "fresh": len(self.asked),
+        }
 
 
-def tabulate(
-    table: OutcomeTable,
-    tasks: Sequence[Task],
-    workflows: Sequence[Workflow],
-    reward: RewardConfig,
-    encoder: Encoder,
-) -> Outcomes:
-    """The table as tensors, rewards averaged over seeds.
+def rounds_of(config: GeneratorConfig) -> list[int]:
+    """The epochs that begin with a round: the first after the warm start, the others evenly over those that remain.
 
     Raises:
-        ValueError: A task has no outcome of any of the workflows.
+        ValueError: The warm start leaves no epoch.
     """
-    row = {task.id: i for i, task in enumerate(tasks)}
-    column = {workflow.fingerprint: i for i, workflow in enumerate(workflows)}
-    values, known = torch.zeros(len(row), len(column)), torch.zeros(len(row), len(column), dtype=torch.bool)
-    means = table.means(reward)
-    for task, fingerprint, value in zip(means["task_id"], means["fingerprint"], means["reward"], strict=True):
-        if fingerprint in column:
-            values[row[task], column[fingerprint]] = float(value)
-            known[row[task], column[fingerprint]] = True
-    lonely = [task.id for task, some in zip(tasks, known.any(1).tolist(), strict=True) if not some]
-    if lonely:
-        raise ValueError(f"no usable workflow was executed on {len(lonely)} tasks, among them {lonely[0]!r}")
-    return Outcomes(encoder.encode([task.text for task in tasks]), values, known)
-
-
-def split(tasks: Sequence[Task], share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices of training and of validation tasks; each benchmark gives about ``share`` of its tasks to the latter."""
-    order = torch.randperm(len(tasks), generator=generator).tolist()
-    order.sort(key=lambda index: tasks[index].benchmark)
-    held = [math.floor((i + 1) * share) > math.floor(i * share) for i in range(len(order))]
-    if not any(held):
-        held[0] = True
-    learn = [index for index, out in zip(order, held, strict=True) if not out]
-    check = [index for index, out in zip(order, held, strict=True) if out]
-    return torch.tensor(learn), torch.tensor(check)
-
-
-def realised(chosen: Sequence[Workflow], outcomes: Outcomes, workflows: Sequence[Workflow]) -> tuple[float, float]:
-    """Mean reward of one chosen workflow a task, and the share of choices that were executed on their task."""
-    column = {workflow.fingerprint: i for i, workflow in enumerate(workflows)}
-    total, covered = 0.0, 0
-    for row, workflow in enumerate(chosen):
-        index, known = column.get(workflow.fingerprint), outcomes.known[row]
-        if index is not None and known[index]:
-            total += outcomes.reward[row, index].item()
-            covered += 1
-        else:
-            total += outcomes.reward[row][known].mean().item()
-    return total / len(chosen), covered / len(chosen)
-
-
-def best_on(outcomes: Outcomes, benchmarks: Sequence[str]) -> dict[str, int]:
-    """Per benchmark the workflow (column) of the highest mean reward, among those executed on the most tasks."""
-    best = {}
-    for name in dict.fromkeys(benchmarks):
-        part = outcomes.at(torch.tensor([row for row, other in enumerate(benchmarks) if other == name]))
-        count = part.known.sum(0)
-        best[name] = int((part.reward.sum(0) / count).masked_fill(count < count.max(), -math.inf).argmax())
-    return best
-
-
-def shrink(
-    outcomes: Outcomes, benchmarks: Sequence[str], lessons: Outcomes, taught: Sequence[str], strength: float
-) -> Outcomes:
-    """Rewards drawn towards the workflow's mean on the benchmark: (reward + strength * mean) / (1 + strength).
-
-    Args:
-        outcomes: What to shrink.
-        benchmarks: The benchmark of each of its tasks.
-        lessons: Training outcomes, which the means are taken of; where they have none, the reward stays.
-        taught: The benchmark of each of their tasks.
-        strength: Weight of the mean, in executions.
-    """
-    reward = outcomes.reward.clone()
-    for name in set(benchmarks):
-        rows = torch.tensor([row for row, other in enumerate(benchmarks) if other == name])
-        known_rows = [row for row, other in enumerate(taught) if other == name]
-        part, means = outcomes.at(rows), lessons.at(torch.tensor(known_rows, dtype=torch.long))
-        count = means.known.sum(0)
-        mean = torch.where(count > 0, means.reward.sum(0) / count.clamp(min=1), part.reward)
-        reward[rows] = (part.reward + strength * mean) / (1 + strength) * part.known
-    return Outcomes(outcomes.features, reward, outcomes.known)
-
-
-def _fit(
-    generator: Generator,
-    objective: Objective,
-    lessons: Outcomes,
-    examine: Callable[[], dict[str, float]],
-    noise: torch.Generator,
-    progress: Callable[[dict[str, Any]], None] | None,
-) -> dict[str, Any]:
-    """Gradient steps until validation stands still; leaves the best epoch's weights in the generator."""
-    config, model = generator.config, generator.model
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    best: dict[str, Any] = {"mark": -math.inf}
-    weights = copy.deepcopy(model.state_dict())
-    for epoch in range(config.epochs):
-        model.train()
-        losses = []
-        for index in torch.randperm(len(lessons), generator=noise).split(config.batch):
-            batch = lessons.at(index)
-            loss = objective.loss(generator.logits(batch.features), batch, noise, epoch / config.epochs)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            losses.append(loss.item())
-        row = {"epoch": epoch, "loss": sum(losses) / len(losses), **examine()}
-        if progress:
-            progress(row)
-        if row["mark"] > best["mark"] + 1e-9:
-            best, weights = row, copy.deepcopy(model.state_dict())
-        elif epoch - max(best["epoch"], config.objective.warm_start * config.epochs) >= config.patience:
-            break
-    model.load_state_dict(weights)
-    model.eval()
-    return best
+    epochs, warm_start = config.epochs, config.objective.warm_start
+    rest = [epoch for epoch in range(epochs) if epoch / epochs >= warm_start]
+    if not rest:
+        raise ValueError(
+            f"objective 'best' needs an epoch after the warm start, "
+            f"got generator.epochs={epochs} with objective.warm_start={warm_start}"
+        )
+    rounds = config.objective.rounds
+    return sorted({rest[i * len(rest) // rounds] for i in range(rounds)})

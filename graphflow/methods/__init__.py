@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphflow.errors import unknown_name
+from graphflow.generator.features import Encoder, build_encoder
 from graphflow.generator.generator import Generator, GeneratorConfig
 from graphflow.methods.base import Method, MethodError
 from graphflow.methods.best_fixed import BestFixed
@@ -53,6 +54,7 @@ def build_method(
     generator: Generator | None = None,
     generator_config: GeneratorConfig | None = None,
     turns: str = "mini",
+    encoder: Encoder | None = None,
 ) -> Method:
     """The method that a config names, not fitted yet.
 
@@ -64,6 +66,7 @@ def build_method(
         generator_config: How ``graphflow`` trains one; ``retrieve_top1`` takes features and reward from it, ``random``
             the limit of language-model calls.
         turns: Name of the backbone's turn format, for ``prompt=auto``.
+        encoder: What ``retrieve_top1`` compares texts with, in place of a new one as its features say.
     """
     settings = generator_config or (generator.config if generator else GeneratorConfig())
     match config.name:
@@ -72,7 +75,7 @@ def build_method(
         case "best_fixed":
             return BestFixed(library, workflows)
         case "retrieve_top1":
-            return RetrieveTop1(library, workflows, settings.features, settings.reward)
+            return RetrieveTop1(library, workflows, encoder or build_encoder(settings.features), settings.reward)
         case "random":
             return Random(library, workflows, config.seed, settings.max_llm_calls)
         case "graphflow":

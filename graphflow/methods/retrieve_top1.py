@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from graphflow.engine.episode import Task
-from graphflow.generator.features import FeatureConfig, build_encoder
+from graphflow.generator.features import Encoder, FeatureConfig, build_encoder
 from graphflow.generator.outcomes import OutcomeTable, RewardConfig, records
 from graphflow.methods.base import Method, MethodError
 from graphflow.wgraph.library import Library
@@ -27,11 +27,11 @@ class RetrieveTop1(Method):
         self,
         library: Library,
         workflows: Mapping[str, Workflow],
-        features: FeatureConfig | None = None,
+        encoder: Encoder | None = None,
         reward: RewardConfig | None = None,
     ) -> None:
         super().__init__(library, workflows)
-        self.encoder, self.reward = build_encoder(features or FeatureConfig()), reward or RewardConfig()
+        self.encoder, self.reward = encoder or build_encoder(FeatureConfig()), reward or RewardConfig()
         self._index, self._best = torch.zeros(0, self.encoder.dim), list[Workflow]()
 
     def fit(self, table: OutcomeTable | None = None) -> None:

@@ -82,9 +82,10 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(figures, "save", save)
     reward = "{artefact:reward,kv:[stateful],sweeps:['generator.reward.tokens=0,1']}"
-    kinds = "{artefact:objective,kv:[stateful],sweeps:['generator.objective.kind=expected,imitation']}"
+    kinds = "{artefact:objective,kv:[stateful],sweeps:['generator.objective.kind=expected,best']}"
+    features = "{artefact:features,kv:[stateful],sweeps:['generator.features.kind=hashing,backbone']}"
     words = (
-        f"experiment.grids=[{kinds},{reward}]",
+        f"experiment.grids=[{kinds},{features},{reward}]",
         "experiment.sizes.seeds=2",
         "benchmarks=[mini-gsm8k,mini-hotpotqa]",
         "fit.benchmarks=[mini-gsm8k,mini-hotpotqa]",
@@ -97,11 +98,11 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     text = Console(file=io.StringIO(), width=200)
     frame = experiment("generator", [*SMALL, *words], "graphflow experiment generator", text)
-    means = frame[frame["benchmark"] == "mean"].set_index(["factor", "setting", "split"])
+    means = frame[frame["benchmark"] == "mean"].set_index(["factor", "setting", "split"]).sort_index()
     assert len(frame) == len(means) * 3, "two benchmarks and their mean"
     assert set(means.index.get_level_values("setting")) == {
         *("best fixed", "best single workflow", "retrieve_top1", "random", "oracle"),
-        *("expected", "imitation", "tokens=0", "tokens=1"),
+        *("expected", "best", "hashing", "backbone", "tokens=0", "tokens=1"),
     }
     test = means.xs("test", level="split")["metric"]
     assert test["reference", "oracle"] >= test["reference", "best fixed"] >= test["reference", "best single workflow"]

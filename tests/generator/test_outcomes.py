@@ -32,6 +32,20 @@ def test_a_triple_is_added_once() -> None:
     assert table.means()["metric"].tolist() == [0.5]
 
 
+def test_parts_of_a_table() -> None:
+    table, part = OutcomeTable(), OutcomeTable()
+    for task, made, seed in ((0, COT, 0), (1, RUN, 0), (0, VOTE, 0), (1, RUN, 1)):
+        table.add(row(TASKS[task], made, 0.5, seed), made)
+    pairs = [(TASKS[0].id, COT.fingerprint), (TASKS[1].id, RUN.fingerprint), (TASKS[0].id, VOTE.fingerprint)]
+    assert table.pairs() == set(pairs)
+    pd.testing.assert_frame_equal(table.head(3).frame, table.frame.iloc[:3])
+    assert list(table.head(2).workflows.values()) == [COT, RUN]
+    part.take(table, pairs[:0:-1])  # in the order that was asked for, every seed
+    assert part.frame["workflow"].tolist() == ["vote", "run", "run"] and part.frame["seed"].tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match=f"the table has no outcome of workflow {COT.fingerprint} on task 't1'"):
+        part.take(table, [(TASKS[1].id, COT.fingerprint)])
+
+
 def test_wrong_rows_are_refused() -> None:
     table, good = OutcomeTable(), row(TASKS[0], COT, 1.0)
     with pytest.raises(ValueError, match=r"missing \['seed'\], unknown \['sed'\]"):

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-import importlib.util
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from graphflow.engine.episode import Task
 from graphflow.generator.features import FeatureConfig
 from graphflow.generator.generator import Generator, GeneratorConfig, GeneratorError
+from graphflow.generator.lessons import Lessons, split
 from graphflow.generator.model import ModelConfig
-from graphflow.generator.objectives import Outcomes
+from graphflow.generator.objectives import ObjectiveConfig, ObjectiveKind
 from graphflow.generator.outcomes import OutcomeTable
-from graphflow.generator.training import best_on, realised, shrink, split, train_generator
-from graphflow.paths import ROOT
+from graphflow.generator.training import rounds_of, train_generator
 from graphflow.wgraph.wgraph import merge
+from graphflow.wgraph.workflow import Workflow
 from tests.generator.small import COT, FIX, LIBRARY, RUN, VOTE, row, small_graph, word_table, word_task
 
 
@@ -107,39 +108,6 @@ def test_tables_that_cannot_teach() -> None:
         train_generator(table, small_graph(), config())
 
 
-def test_split_by_benchmark() -> None:
-    tasks = word_table(25).tasks()
-    learn, check = split(tasks, 0.2, torch.Generator().manual_seed(0))
-    assert (len(learn), len(check)) == (20, 5)
-    assert sorted([*learn.tolist(), *check.tolist()]) == list(range(25))
-
-
-def test_realised_reward_by_hand() -> None:
-    # Task 0: COT was executed and earned 1. Task 1: VOTE was not; COT and RUN earned 0.2 and 0.6, mean 0.4.
-    reward = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.6, 0.0]])
-    known = torch.tensor([[True, True, True], [True, True, False]])
-    found = realised([COT, VOTE], Outcomes(torch.zeros(2, 4), reward, known), [COT, RUN, VOTE])
-    assert found == (pytest.approx(0.7), 0.5)
-
-
-def test_best_on_by_hand() -> None:
-    reward = torch.tensor([[0.0, 1.0, 1.0], [0.5, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    known = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
-    # a: means 0.25, 0.5 over two tasks; the third was run on one only. b: the first.
-    assert best_on(Outcomes(torch.zeros(3, 4), reward, known), ["a", "a", "b"]) == {"a": 1, "b": 0}
-
-
-def test_shrinking_by_hand() -> None:
-    # Benchmark a: means 0.5 and 1 (the second was run once); strength 3: (1 + 3 * 0.5) / 4 and so on. b has no lessons.
-    reward = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.5, 0.0]])
-    known = torch.tensor([[True, True], [True, False], [True, True]])
-    outcomes = Outcomes(torch.zeros(3, 4), reward, known)
-    lessons = outcomes.at(torch.tensor([0, 1]))
-    found = shrink(outcomes, ["a", "a", "b"], lessons, ["a", "a"], 3.0)
-    assert torch.allclose(found.reward, torch.tensor([[0.625, 1.0], [0.375, 0.0], [0.5, 0.0]]))
-    assert torch.equal(shrink(outcomes, ["a", "a", "b"], lessons, ["a", "a"], 0.0).reward, reward)
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -156,25 +124,119 @@ def test_config_is_checked(values: dict, message: str) -> None:
         GeneratorConfig(**values)
 
 
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class Executing:
+    """Runs pairs on made-up tasks: the workflow that a task asks for succeeds, any other fails."""
+
+    def __init__(self, table: OutcomeTable) -> None:
+        self.table, self.pairs = table, []
+
+    def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> None:
+        for task, made in pairs:
+            _, right = word_task(int(task.id[1:]))
+            self.table.add(row(task, made, float(made == right)), made)
+        self.pairs += pairs
 
 
-def test_scripts_parse_their_defaults() -> None:
-    train = load_script("train_generator")
-    assert train.config(train.parse(["--table", "t", "--out", "o"])) == GeneratorConfig()
-    collect = load_script("collect_outcomes")
-    assert collect.parse(["--table", "t"]).split == "train"
-    with pytest.raises(SystemExit, match="no outcome table at nowhere.parquet"):
-        train.main(["--table", "nowhere.parquet", "--out", "o"])
+def two_of_three(size: int) -> OutcomeTable:
+    """Outcomes of COT and RUN alone, where they are right; VOTE, which a third of the tasks asks for, was never run."""
+    table = OutcomeTable()
+    for task, right in map(word_task, range(size)):
+        for made in (COT, RUN):
+            table.add(row(task, made, float(made == right)), made)
+    return table
 
 
-def test_build_wgraph_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load_script("build_wgraph").main(["--out", str(tmp_path / "wgraph.json")])
-    assert "wGraph of" in capsys.readouterr().out
-    written = json.loads((tmp_path / "wgraph.json").read_text())
-    assert {"id": "task", "op": "task"}.items() <= written["nodes"][0].items()
+def best(**more) -> ObjectiveConfig:
+    return ObjectiveConfig(ObjectiveKind.BEST, **{"warm_start": 0.1, **more})
+
+
+def test_best_finds_what_the_table_does_not_hold() -> None:
+    """Tasks with the word "odd" need VOTE: only fresh executions can tell, and validation must believe them."""
+    table = two_of_three(120)
+    settings, execute = config(epochs=40, objective=best(warm_start=0.0, fresh=8, rounds=6)), Executing(table)
+    found = train_generator(table, small_graph(), settings, execute=execute)
+    held_out = [pair for pair in map(word_task, range(1000, 1150)) if pair[1] == VOTE]
+    chosen = found.compose([task for task, _ in held_out])
+    assert sum(made == VOTE for made in chosen) / len(held_out) > 0.9
+    assert found.report["fresh"] == len(execute.pairs) == len(table) - 240 > 0
+    unable = train_generator(two_of_three(120), small_graph(), config(epochs=10))
+    assert VOTE not in unable.compose([task for task, _ in held_out])
+    assert unable.report["fresh"] == 0
+
+
+def test_fresh_executions_are_of_training_tasks_and_new() -> None:
+    """Every pair is executed once, whatever is drawn how often; what the table holds under another seed is held."""
+    table = two_of_three(40)
+    for task, _ in map(word_task, range(40)):
+        table.add(row(task, VOTE, 0.5, seed=7), VOTE)
+    before, tasks, execute = table.pairs(), table.tasks(), Executing(table)
+    settings = config(epochs=10, objective=best(fresh=4, rounds=9))
+    train_generator(table, small_graph(), settings, execute=execute)
+    learn, check = split(tasks, settings.validation, torch.Generator().manual_seed(settings.seed))
+    asked = [(task.id, made.fingerprint) for task, made in execute.pairs]
+    assert asked and len(set(asked)) == len(asked) and not set(asked) & before
+    assert {task for task, _ in asked} <= {tasks[i].id for i in learn}
+    assert not {task for task, _ in asked} & {tasks[i].id for i in check}
+
+
+def test_the_report_is_of_the_last_table() -> None:
+    """The kept epoch is older than the last round, which the marks of both must count."""
+    table, rows = two_of_three(40), []
+    settings = config(epochs=30, objective=best(warm_start=0.0, fresh=8, rounds=6))
+    found = train_generator(table, small_graph(), settings, rows.append, execute=Executing(table))
+    last = rounds_of(settings)[-1]
+    workflows, _ = found.sampler.composable(table.workflows.values())
+    parts = split(table.tasks(), settings.validation, torch.Generator().manual_seed(settings.seed))
+    lessons = Lessons.of(table, workflows, parts, settings.reward, settings.shrinkage, found.encoder)
+    told = lessons.examine(found.compose(lessons.held_out))
+    assert {name: found.report[name] for name in told} == told
+    assert found.report["mark"] >= max(row["mark"] for row in rows[last:]) - 1e-9
+
+
+def test_every_round_is_run_before_training_stops_early() -> None:
+    table, rows = two_of_three(20), []
+    settings = config(epochs=20, patience=1, objective=best(rounds=3))
+    train_generator(table, small_graph(), settings, rows.append, execute=Executing(table))
+    assert rounds_of(settings) == [2, 8, 14]
+    assert 15 < len(rows) <= 20
+
+
+def test_rounds_by_hand() -> None:
+    def rounds(epochs: int, warm_start: float, count: int) -> list[int]:
+        objective = ObjectiveConfig(ObjectiveKind.BEST, warm_start=warm_start, rounds=count)
+        return rounds_of(GeneratorConfig(epochs=epochs, objective=objective))
+
+    assert rounds(100, 0.2, 3) == [20, 46, 73]  # every 80 / 3 epochs
+    assert rounds(10, 0.0, 1) == [0]
+    assert rounds(5, 0.5, 9) == [3, 4]  # at most once an epoch
+    with pytest.raises(ValueError, match="needs an epoch after the warm start, got generator.epochs=2 with .*=0.9"):
+        rounds(2, 0.9, 3)
+
+
+def test_best_cannot_do_without_executing() -> None:
+    table = two_of_three(10)
+    with pytest.raises(ValueError, match="objective 'best' executes workflows while it trains: give train_generator"):
+        train_generator(table, small_graph(), config(objective=best()))
+    settings = config(epochs=2, objective=ObjectiveConfig(ObjectiveKind.BEST, warm_start=0.0, fresh=20))
+    with pytest.raises(ValueError, match="the table has no outcome of workflow [0-9a-f]{12} on task 't"):
+        train_generator(table, small_graph(), settings, execute=lambda pairs: None)
+
+
+def test_executing_does_not_disturb_training() -> None:
+    """The same outcomes from something that draws random numbers lead to the same weights."""
+
+    def train(noisy: bool) -> Generator:
+        table = two_of_three(20)
+        execute = Executing(table)
+
+        def run(pairs: Sequence[tuple[Task, Workflow]]) -> None:
+            execute(pairs)
+            if noisy:
+                torch.rand(5)
+
+        found = train_generator(table, small_graph(), config(epochs=3, objective=best(warm_start=0.0)), execute=run)
+        assert execute.pairs
+        return found
+
+    quiet, noisy = (train(noisy).model.state_dict() for noisy in (False, True))
+    assert all(torch.equal(value, noisy[name]) for name, value in quiet.items())

@@ -163,7 +163,7 @@ def _prepare(study: Study, config: Config) -> tuple[Exam, OutcomeTable, Any]:
 def _references(study: Study, exam: Exam, table: OutcomeTable, every: Any, bar: dict[str, Any]) -> list[dict[str, Any]]:
     """What a generator is measured against, with the oracle and the best single workflow on the test split alone."""
     library, workflows, seeds = study.house.library, study.house.workflows, range(study.size("seeds"))
-    nearest = RetrieveTop1(library, workflows, exam.config.generator.features, exam.config.generator.reward)
+    nearest = RetrieveTop1(library, workflows, study.house.encoder(exam.config), exam.config.generator.reward)
     nearest.fit(table)
     picks: dict[str, list[Pick]] = {
         NEAREST: [nearest.build_many],
