@@ -87,7 +87,9 @@ def test_every_state_has_a_look_of_its_own() -> None:
 def test_kv_codecs(run) -> None:
     codecs = [
         grid("stateful,stateful_int8"),
-        grid("differential_request", "kv.value_bits=32", sweep="kv.density=0.1,1"),
+        grid(
+            "differential_request", "kv.codec=sparse", "kv.allocate=even", "kv.value_bits=32", sweep="kv.density=0.1,1"
+        ),
     ]
     words = ("tasks=3", "benchmarks=[mini-hotpotqa]", "engine.fidelity=3", "warmup=0")
     frame = run("kv_codecs", *words, f"experiment.grids=[{','.join(codecs)}]")

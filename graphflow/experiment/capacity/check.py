@@ -14,7 +14,7 @@ from rich.table import Table
 
 from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.capacity.config import load
-from graphflow.experiment.capacity.replay import Replay
+from graphflow.experiment.capacity.replay import Replay, evenly
 from graphflow.experiment.capacity.traffic import measured
 from graphflow.experiment.compose import compose
 from graphflow.experiment.config import Config
@@ -80,7 +80,7 @@ def check(config: Config, workflow: str, states: Sequence[KVConfig]) -> list[Che
 def report_check(workflow: str, words: Sequence[str], console: Console) -> list[Checked]:
     """Check the states of `conf/capacity.yaml` and print a table."""
     config = compose(words)
-    states = [compose([f"kv={name}"]).kv for name in load([]).kv]
+    states = [evenly(compose([f"kv={name}"]).kv) for name in load([]).kv]
     rows = check(config, workflow, states)
     title = f"Planned against measured KV, {config.backbone.name}, {config.benchmark.name}, {workflow}, kB"
     table = Table(title=title, title_justify="left", header_style="bold")

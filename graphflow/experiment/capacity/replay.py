@@ -201,6 +201,11 @@ class Replay:
         return self.sizes.dense(max(most, rows * longest))
 
 
+def evenly(kv: KVConfig) -> KVConfig:
+    """Even shares in place of water-filled ones: as many entries, and a bitmap in every layer, so an upper bound."""
+    return replace(kv, allocate=Allocation.EVEN)
+
+
 def check_planned(kv: KVConfig) -> None:
     """Refuse settings whose bytes depend on more than how many tokens and paths there are.
 

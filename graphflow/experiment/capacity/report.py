@@ -19,7 +19,7 @@ from graphflow.engine.episode import Task
 from graphflow.experiment.capacity.config import CapacityConfig
 from graphflow.experiment.capacity.dry import DryWalk
 from graphflow.experiment.capacity.figures import draw
-from graphflow.experiment.capacity.replay import Footprint, Replay, Sizes, check_planned
+from graphflow.experiment.capacity.replay import Footprint, Replay, Sizes, check_planned, evenly
 from graphflow.experiment.capacity.shapes import kv_shape
 from graphflow.experiment.capacity.table import COLUMNS, paper_gb, show, write
 from graphflow.experiment.capacity.tokenizers import OWN, STAND_IN, counter
@@ -73,7 +73,7 @@ class Planner:
         self.tasks = cache(self._tasks)
         self._sizes: dict[tuple[str, KVShape], Sizes] = {}
         self.judges = [op.name for op in self.house.library.operations.values() if op.judge]
-        self.kv: dict[str, KVConfig] = {name: compose([f"kv={name}"]).kv for name in config.kv}
+        self.kv: dict[str, KVConfig] = {name: evenly(compose([f"kv={name}"]).kv) for name in config.kv}
         for name, kv in self.kv.items():
             try:
                 check_planned(kv)

@@ -58,8 +58,9 @@ def draw_codecs(frame: Any, folder: Path) -> list[Path]:
                 grid[0][column].plot(kilobytes, rows["kl_mean"].clip(lower=FLOOR), label=label, **_cycle(place))
                 grid[1][column].plot(kilobytes, rows["greedy_agreement"], label=label, **_cycle(place))
             grid[0][column].set(title=benchmark, xscale="log", yscale="log", ylabel="KL from exact state, nats")
-            requests = f"operation state a task at {int(part['requests'].iloc[0])} requests, kB"
-            grid[1][column].set(ylabel="greedy agreement", xlabel=requests, ylim=(-0.02, 1.02))
+            requests = "operation state a task, kB"
+            lowest = float(part["greedy_agreement"].min())
+            grid[1][column].set(ylabel="greedy agreement", xlabel=requests, ylim=(max(0.0, lowest - 0.05), 1.02))
             for axes in (grid[0][column], grid[1][column]):
                 axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
