@@ -36,7 +36,8 @@ class DecodeKind(Enum):
 
 
 Select = Callable[[Sampler, Tensor], list[Selection]]
-BATCH = 64
+BATCH, EDGES = 64, 80_000
+"""Tasks that are composed for at once at most, and edges of all their copies of the graph: what caches hold."""
 FORMAT = 1
 
 
@@ -231,13 +232,13 @@ class Generator:
 
     def _walk(self, features: Tensor, kinds: Sequence[str], select: Select) -> list[Workflow]:
         self.model.eval()
-        workflows = []
-        for start in range(0, len(features), BATCH):
-            logits = self.logits(features[start : start + BATCH])
+        workflows, step = [], max(1, min(BATCH, EDGES // max(1, len(self.wgraph.edges))))
+        for start in range(0, len(features), step):
+            logits = self.logits(features[start : start + step])
             if not self.config.mask_kind:
                 workflows += [self.sampler.workflow(selection) for selection in select(self.sampler, logits)]
                 continue
-            for row, kind in enumerate(kinds[start : start + BATCH]):
+            for row, kind in enumerate(kinds[start : start + step]):
                 sampler = self.sampler_for(kind)
                 workflows.append(sampler.workflow(select(sampler, logits[row : row + 1])[0]))
         return workflows

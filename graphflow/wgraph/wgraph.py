@@ -140,39 +140,8 @@ class WGraph:
         Raises:
             WorkflowError: If the workflow is not valid or another one has its name.
         """
-        validate(workflow, self.library)
-        if workflow.name in self.embeddings:
-            self.embed(workflow)
-            return self
-        links, place, nodes = self._links.copy(), {TASK: TASK}, list(self.nodes)
-        edges = {(edge.source, edge.target, edge.guard): edge for edge in self.edges}
-        used: list[tuple[str, str, str]] = []
-        for step in workflow.steps:
-            sources = [place[name] for name in step.inputs]
-            node = self._place(step, sources, links, set(place.values()))
-            if node.id not in self._positions:
-                nodes.append(node)
-            place[step.id] = node.id
-            guard = str(replace(step.when, step=place[step.when.step])) if step.when else ""
-            for source in sources:
-                key = (source, node.id, guard)
-                edge = edges.get(key, Edge(*key, workflows=()))
-                edges[key] = replace(edge, workflows=(*edge.workflows, workflow.name))
-                links.add_edge(source, node.id)
-                used.append(key)
-        position = {key: index for index, key in enumerate(edges)}
-        embedding = Embedding(
-            nodes=tuple(place[step.id] for step in workflow.steps),
-            edges=tuple(position[key] for key in used),
-            answer=place[workflow.answer],
-        )
-        return WGraph(
-            self.library,
-            tuple(nodes),
-            tuple(edges.values()),
-            (*self.workflows, workflow),
-            {**self.embeddings, workflow.name: embedding},
-        )
+        growing = Growing(self)
+        return growing.graph() if growing.add(workflow) else self
 
     def embed(self, workflow: Workflow | str) -> Embedding:
         """Where a merged workflow lies.
@@ -188,11 +157,8 @@ class WGraph:
         if name not in self.embeddings:
             raise UnknownNameError(unknown_name("merged workflow", name, self.embeddings))
         merged = next(other for other in self.workflows if other.name == name)
-        if isinstance(workflow, Workflow) and workflow.fingerprint != merged.fingerprint:
-            raise WorkflowError(
-                f"{workflow} has the structure {workflow.fingerprint}, but the merged workflow of this name has "
-                f"{merged.fingerprint}; give it another name"
-            )
+        if isinstance(workflow, Workflow):
+            _check_same(workflow, merged)
         return self.embeddings[name]
 
     def workflow(self, edges: Iterable[int], answer: str, name: str, kinds: tuple[str, ...] = ()) -> Workflow:
@@ -267,24 +233,6 @@ class WGraph:
             lines.append(f"  {edge.count:3} x  {edge.source} -> {edge.target}{guard}")
         return "\n".join(lines)
 
-    def _place(self, step: Step, sources: list[str], links: nx.DiGraph, taken: set[str]) -> Node:
-        """The first occurrence that can stand for a step."""
-        for occurrence in count(1):
-            node = Node(step.op, occurrence, step.samples)
-            if node.id in taken:
-                continue
-            if node.id not in links:
-                return node
-            if nx.descendants(links, node.id).isdisjoint(sources) and self._agrees(node.id, sources):
-                return node
-        raise AssertionError("a new occurrence always fits")
-
-    def _agrees(self, id: str, sources: list[str]) -> bool:
-        """Whether some order of a node's inputs keeps both the merged workflows' order and this one."""
-        orders = self._input_chains.get(id, nx.DiGraph()).copy()
-        nx.add_path(orders, sources)
-        return nx.is_directed_acyclic_graph(orders)
-
     def _step(self, id: str, edges: list[Edge]) -> Step:
         """The step that the chosen edges into a node make."""
         guards = sorted({edge.guard for edge in edges})
@@ -333,6 +281,109 @@ class WGraph:
         }
 
 
+class Growing:
+    """A graph that takes in workflows one after another, in place: `WGraph.add` for one, `merge` for many.
+
+    Args:
+        graph: What to begin with; it stays as it is.
+    """
+
+    def __init__(self, graph: WGraph) -> None:
+        self.library = graph.library
+        self._nodes = {node.id: node for node in graph.nodes}
+        self._users = {(edge.source, edge.target, edge.guard): list(edge.workflows) for edge in graph.edges}
+        self._index = {key: index for index, key in enumerate(self._users)}
+        self._workflows = {workflow.name: workflow for workflow in graph.workflows}
+        self._embeddings = dict(graph.embeddings)
+        self._links = graph._links.copy()
+        self._chains = {id: chain.copy() for id, chain in graph._input_chains.items()}
+
+    @property
+    def edges(self) -> int:
+        """How many edges there are."""
+        return len(self._users)
+
+    def add(self, workflow: Workflow) -> bool:
+        """Take in a workflow; False if it is there already.
+
+        Raises:
+            WorkflowError: If the workflow is not valid or another one has its name.
+        """
+        validate(workflow, self.library)
+        if workflow.name in self._workflows:
+            _check_same(workflow, self._workflows[workflow.name])
+            return False
+        place, used, taken = {TASK: TASK}, list[tuple[str, str, str]](), {TASK}
+        for step in workflow.steps:
+            sources = [place[name] for name in step.inputs]
+            node = self._place(step, sources, taken)
+            self._nodes.setdefault(node.id, node)
+            place[step.id] = node.id
+            taken.add(node.id)
+            guard = str(replace(step.when, step=place[step.when.step])) if step.when else ""
+            for source in sources:
+                key = (source, node.id, guard)
+                self._index.setdefault(key, len(self._index))
+                self._users.setdefault(key, []).append(workflow.name)
+                self._links.add_edge(source, node.id)
+                used.append(key)
+            nx.add_path(self._chains.setdefault(node.id, nx.DiGraph()), sources)
+        self._workflows[workflow.name] = workflow
+        self._embeddings[workflow.name] = Embedding(
+            nodes=tuple(place[step.id] for step in workflow.steps),
+            edges=tuple(self._index[key] for key in used),
+            answer=place[workflow.answer],
+        )
+        return True
+
+    def graph(self) -> WGraph:
+        """The graph of everything that was taken in."""
+        edges = tuple(Edge(*key, workflows=tuple(names)) for key, names in self._users.items())
+        nodes, workflows = tuple(self._nodes.values()), tuple(self._workflows.values())
+        return WGraph(self.library, nodes, edges, workflows, dict(self._embeddings))
+
+    def _place(self, step: Step, sources: list[str], taken: set[str]) -> Node:
+        """The first occurrence that can stand for a step."""
+        for occurrence in count(1):
+            node = Node(step.op, occurrence, step.samples)
+            if node.id in taken:
+                continue
+            if node.id not in self._nodes:
+                return node
+            if not self._leads(node.id, set(sources)) and self._agrees(node.id, sources):
+                return node
+        raise AssertionError("a new occurrence always fits")
+
+    def _leads(self, id: str, targets: set[str]) -> bool:
+        """Whether a way leads from a node to one of some others."""
+        seen, waiting = {id}, [id]
+        while waiting:
+            for after in self._links[waiting.pop()]:
+                if after in targets:
+                    return True
+                if after not in seen:
+                    seen.add(after)
+                    waiting.append(after)
+        return False
+
+    def _agrees(self, id: str, sources: list[str]) -> bool:
+        """Whether some order of a node's inputs keeps both the merged workflows' order and this one."""
+        chain = self._chains.get(id)
+        if chain is None or len(sources) < 2:
+            return True
+        nx.add_path(orders := chain.copy(), sources)
+        return nx.is_directed_acyclic_graph(orders)
+
+
+def _check_same(workflow: Workflow, merged: Workflow) -> None:
+    """Refuse a workflow of another structure than the merged one of its name."""
+    if workflow.fingerprint != merged.fingerprint:
+        raise WorkflowError(
+            f"{workflow} has the structure {workflow.fingerprint}, but the merged workflow of this name has "
+            f"{merged.fingerprint}; give it another name"
+        )
+
+
 def merge(workflows: Iterable[Workflow] | Mapping[str, Workflow], library: Library) -> WGraph:
     """Merge workflows into one graph, one after another.
 
@@ -343,7 +394,7 @@ def merge(workflows: Iterable[Workflow] | Mapping[str, Workflow], library: Libra
     Raises:
         WorkflowError: If a workflow is not valid or two different ones share a name.
     """
-    graph = WGraph(library)
+    growing = Growing(WGraph(library))
     for workflow in workflows.values() if isinstance(workflows, Mapping) else workflows:
-        graph = graph.add(workflow)
-    return graph
+        growing.add(workflow)
+    return growing.graph()

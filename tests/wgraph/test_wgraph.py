@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphflow.errors import UnknownNameError
-from graphflow.wgraph.wgraph import Edge, Node, merge
+from graphflow.wgraph.wgraph import Edge, Node, WGraph, merge
 from graphflow.wgraph.workflow import TASK, Guard, Workflow, WorkflowError, validate
 from tests.wgraph.build import workflow
 from tests.wgraph.strategies import LIBRARY, workflows
@@ -127,6 +129,19 @@ def test_growth_keeps_ids_and_indices_and_the_old_graph(library):
     assert small.edges[1].workflows == ("repair",)
     assert grown.edges[1].workflows == ("repair", "twice")
     assert grown.add(TWICE) is grown
+
+
+@settings(max_examples=30, deadline=None)
+@given(drawn=st.lists(workflows(), min_size=2, max_size=6))
+def test_merging_at_once_is_adding_one_by_one(drawn):
+    """What a merge carries along from one workflow to the next is what a graph tells of itself."""
+    named = [replace(made, name=f"w{place}") for place, made in enumerate(drawn)]
+    graph = WGraph(LIBRARY)
+    for made in named:
+        graph = graph.add(made)
+    at_once = merge(named, LIBRARY)
+    assert (at_once.nodes, at_once.edges, at_once.embeddings) == (graph.nodes, graph.edges, graph.embeddings)
+    assert [at_once.input_order(node.id) for node in graph.nodes] == [graph.input_order(n.id) for n in graph.nodes]
 
 
 def test_a_new_workflow_out_of_two(library):
