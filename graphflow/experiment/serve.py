@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -234,25 +234,36 @@ class House:
                 fill(table, benchmark, examples, repertoire, PairRunner(executor), seed, on_episode)
             return table
 
-    def generator(self, config: Config, table: OutcomeTable, on_epoch: Ignore = ignore) -> Generator:
-        """The generator for a table, trained or read from where it was kept."""
-        what = {"config": resolved(config)["generator"], "code": self.repository}
-        folder = self.fit_dir(config).path / ("generator-" + digest(what))
+    def generator(
+        self, config: Config, table: OutcomeTable, on_epoch: Ignore = ignore, lesson: Lesson | None = None
+    ) -> Generator:
+        """The generator for a table, trained or read from where it was kept.
+
+        Args:
+            config: How it is trained; what it learns from names the folder where it is kept.
+            table: What it learns from.
+            on_epoch: Called after each epoch.
+            lesson: What is particular about this training; None for all of the table on the whole wGraph.
+        """
+        lesson = lesson or Lesson()
+        wgraph, what = lesson.wgraph or self.wgraph, {"config": resolved(config)["generator"], "code": self.repository}
+        folder = self.fit_dir(config).path / ("generator-" + digest({**what, **lesson.about}))
         with RunDir(folder.parent, folder.name).locked(wait=True):
             if not (folder / "done.json").exists():
                 fresh = self._fresh(config, table, folder) if config.generator.objective.kind.executes else None
                 generator = train_generator(
                     fresh.table if fresh else table,
-                    self.wgraph,
+                    wgraph,
                     config.generator,
                     progress=on_epoch,
+                    start=lesson.start,
                     execute=fresh,
                     checkpoint=folder / "checkpoint.pt",
                     encoder=self.encoder(config),
                 )
                 generator.save(folder)
                 write_json(folder / "done.json", generator.report)
-        return Generator.load(folder, self.wgraph, encoder=self.encoder(config))
+        return Generator.load(folder, wgraph, encoder=self.encoder(config))
 
     def encoder(self, config: Config) -> Encoder:
         """What encodes texts for the generator; with ``features.kind=backbone`` the backbone in use."""
@@ -277,6 +288,21 @@ class House:
 
         runner = PairRunner(self.executor(config, KVConfig(mode=StateMode.STATEFUL), sandbox))
         return Fresh(own, benchmark, runner, config.fit.split.value, config.engine.seed)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is particular about a training.
+
+    Attributes:
+        about: In words: tells trainings apart that have the same settings.
+        wgraph: The graph to compose from; None for the repository's.
+        start: A generator whose weights it starts from.
+    """
+
+    about: Mapping[str, str] = field(default_factory=dict)
+    wgraph: WGraph | None = None
+    start: Generator | None = None
 
 
 @dataclass(frozen=True)

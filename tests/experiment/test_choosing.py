@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from graphflow.experiment.choosing import figures
-from graphflow.experiment.choosing.exam import marks, oracle
-from graphflow.experiment.choosing.generator import measured, single
+from graphflow.experiment.choosing.exam import marks, measured, oracle
+from graphflow.experiment.choosing.generator import single
 from graphflow.experiment.experiments import experiment
 from graphflow.experiment.serve import House
 from tests.experiment.small import SMALL
@@ -86,11 +86,11 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     features = "{artefact:features,kv:[stateful],sweeps:['generator.features.kind=hashing,backbone']}"
     words = (
         f"experiment.grids=[{kinds},{features},{reward}]",
-        "experiment.sizes.seeds=2",
+        "experiment.sizes={seeds:2,update:1}",
         "benchmarks=[mini-gsm8k,mini-hotpotqa]",
         "fit.benchmarks=[mini-gsm8k,mini-hotpotqa]",
-        "fit.train_tasks=4",
-        "benchmark.train_size=4",
+        "fit.train_tasks=6",
+        "benchmark.train_size=6",
         "generator.epochs=2",
         "tasks=2",
         f"machine.results_dir={tmp_path / 'results'}",
@@ -99,9 +99,12 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     text = Console(file=io.StringIO(), width=200)
     frame = experiment("generator", [*SMALL, *words], "graphflow experiment generator", text)
     means = frame[frame["benchmark"] == "mean"].set_index(["factor", "setting", "split"]).sort_index()
-    assert len(frame) == len(means) * 3, "two benchmarks and their mean"
+    own = frame[frame["factor"] != "left out"]
+    assert len(own) == 3 * (own["benchmark"] == "mean").sum(), "two benchmarks and their mean"
     assert set(means.index.get_level_values("setting")) == {
         *("best fixed", "best single workflow", "retrieve_top1", "random", "oracle"),
+        *("gsm8k", "gsm8k, nearest", "hotpotqa", "hotpotqa, nearest"),
+        *("before", "merged", "1 epochs more", "trained anew"),
         *("expected", "best", "hashing", "backbone", "tokens=0", "tokens=1"),
     }
     test = means.xs("test", level="split")["metric"]

@@ -6,9 +6,10 @@ that pick the same workflow for a task have the same outcome, and a difference i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import stdev
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.wgraph.workflow import Workflow
 
 Pick = Callable[[Sequence[Task]], Sequence[Workflow]]
+MEAN = "mean"
 COSTS = ("tokens", "llm_calls", "kv_bytes")
 
 
@@ -109,3 +111,30 @@ def marks(frame: Any, fixed: Any, best: dict[str, float] | None = None) -> dict[
         **{name: float(frame[name].mean()) for name in COSTS},
         "p90_s": percentile(frame["latency_s"].tolist(), 90),
     }
+
+
+def measured(frames: list[Any], bar: Any, best: dict[str, float] | None, known: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of one setting on one split: the mean over benchmarks and each benchmark, over all seeds.
+
+    Args:
+        frames: Outcomes of what each seed picked, one row a task.
+        bar: Outcomes of the best fixed workflows on the same tasks.
+        best: The oracle's scores by task; None where they are not known.
+        known: Fingerprints of the workflows that were executed on training tasks.
+    """
+    whole: Any = pd.concat(frames, ignore_index=True)
+    for name in (MEAN, *dict.fromkeys(whole["benchmark"])):
+        part, beside, *own = (
+            frame if name == MEAN else frame[frame["benchmark"] == name] for frame in (whole, bar, *frames)
+        )
+        means = [float(frame["metric"].mean()) for frame in own]
+        new: Any = part[~part["fingerprint"].isin(known)]
+        yield {
+            "benchmark": name,
+            "seeds": len(frames),
+            **marks(part, beside, best),
+            "metric_sd": stdev(means) if len(means) > 1 else 0.0,
+            "new_share": len(new) / len(part),
+            "new_metric": new["metric"].mean() if len(new) else None,
+            "workflows": part["fingerprint"].nunique(),
+        }

@@ -55,7 +55,7 @@ def by_setting(means: Any) -> Figure:
         axes.set_title(factor)
     panels[0][0].set_ylabel("score, mean over benchmarks and seeds")
     drawn.tight_layout()
-    handles, labels = panels[0][-1].get_legend_handles_labels()
+    handles, labels = panels[0][0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return drawn
 

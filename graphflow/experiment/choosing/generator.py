@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 import pandas as pd
 
-from graphflow.experiment.choosing.exam import Exam, Pick, marks, oracle
+from graphflow.experiment.choosing.exam import MEAN, Exam, Pick, measured, oracle
 from graphflow.experiment.choosing.figures import REWARD, draw_generator
+from graphflow.experiment.choosing.transfer import grown, left_out
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.study import Study, backbone_of
@@ -28,7 +28,6 @@ from graphflow.methods.best_fixed import BestFixed
 from graphflow.methods.random import Random
 from graphflow.methods.retrieve_top1 import RetrieveTop1
 
-MEAN = "mean"
 REFERENCE = "reference"
 FIXED, SINGLE, NEAREST, RANDOM, ORACLE = "best fixed", "best single workflow", "retrieve_top1", "random", "oracle"
 SPLITS = ("test", "heldout")
@@ -98,7 +97,7 @@ def generator(study: Study) -> pd.DataFrame:
                 with progress.working_on(unit):
                     made.append(study.house.generator(setting.seeded(seed), table))
                     progress.advance()
-            known = {flow.fingerprint for flow in table.workflows.values()}
+            known = set(table.workflows)
             report = {"validation": _average(made, "reward"), "epoch": _average(made, "epoch")}
             for split in SPLITS:
                 frames = [exam.take(split, one.compose) for one in made]
@@ -107,39 +106,21 @@ def generator(study: Study) -> pd.DataFrame:
                     {"factor": setting.factor, "setting": setting.name, "split": split, **report, **row}
                     for row in measured(frames, bar[split], oracle_of, known)
                 ]
+    seeds = [settings[0].seeded(seed) for seed in range(study.size("seeds"))]
+    units = [Unit("benchmarks left out", 1), Unit("a new operation", 1)]
+    with work_progress(units, study.console) as progress:
+        with progress.working_on(units[0]):
+            rows += left_out(study.house, exam, table, seeds, bar["test"])
+            progress.advance()
+        with progress.working_on(units[1]):
+            rows += grown(study.house, exam, table, seeds, study.size("update"))
+            progress.advance()
     origin = {"backbone": backbone_of(settings[0].config), "train_tasks": len(table.tasks()), "executions": len(table)}
     frame = study.write("generator", [{**origin, **row} for row in rows])
     study.say(*draw_generator(frame, study.figures))
     shown = frame[(frame["split"] == "test") & (frame["benchmark"] == MEAN)]
     study.show(shown, SHOWN, "Choosing a workflow for each test task, mean over benchmarks and seeds")
     return frame
-
-
-def measured(frames: list[Any], bar: Any, best: dict[str, float] | None, known: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows of one setting on one split: the mean over benchmarks and each benchmark, over all seeds.
-
-    Args:
-        frames: Outcomes of what each seed picked, one row a task.
-        bar: Outcomes of the best fixed workflows on the same tasks.
-        best: The oracle's scores by task; None where they are not known.
-        known: Fingerprints of the workflows that were executed on training tasks.
-    """
-    whole: Any = pd.concat(frames, ignore_index=True)
-    for name in (MEAN, *dict.fromkeys(whole["benchmark"])):
-        part, beside, *own = (
-            frame if name == MEAN else frame[frame["benchmark"] == name] for frame in (whole, bar, *frames)
-        )
-        means = [float(frame["metric"].mean()) for frame in own]
-        new: Any = part[~part["fingerprint"].isin(known)]
-        yield {
-            "benchmark": name,
-            "seeds": len(frames),
-            **marks(part, beside, best),
-            "metric_sd": stdev(means) if len(means) > 1 else 0.0,
-            "new_share": len(new) / len(part),
-            "new_metric": new["metric"].mean() if len(new) else None,
-            "workflows": part["fingerprint"].nunique(),
-        }
 
 
 def _prepare(study: Study, config: Config) -> tuple[Exam, OutcomeTable, Any]:
@@ -169,7 +150,7 @@ def _references(study: Study, exam: Exam, table: OutcomeTable, every: Any, bar: 
         NEAREST: [nearest.build_many],
         RANDOM: [Random(library, workflows, seed).build_many for seed in seeds],
     }
-    best, known = oracle(every), {flow.fingerprint for flow in table.workflows.values()}
+    best, known = oracle(every), set(table.workflows)
     rows = []
     for split in SPLITS:
         frames = {FIXED: [bar[split]], **{name: [exam.take(split, p) for p in own] for name, own in picks.items()}}
