@@ -38,6 +38,7 @@ FREE_SETTINGS = frozenset(
         "dynamic_codec",
         "dynamic_density",
         "rerun",
+        "exact_rows",
         "store",
     }
 )

@@ -141,7 +141,7 @@ class MemoryStore:
         if self.config.mode is StateMode.STATELESS:
             return self._place(core)
         if self.config.mode is StateMode.BLEND:
-            return self._blend(op, core)
+            return self._without(core, op, self.config.rerun)
         return self._path_plan((op, path), core)
 
     def _path_plan(self, key: Key, core: Segment) -> Plan:
@@ -154,23 +154,26 @@ class MemoryStore:
         if source is None:
             return FALLBACK
         if not self.config.workspace_items and source == key:
-            return self._place(self._as_stored(key, core))
+            return self._without(self._as_stored(key, core), key[0], self.config.exact_rows)
         room = self._admission.room().for_workspace if self.config.store_bytes else float("inf")
         residual = self._learned.residuals[source]
-        return self._place(self._workspace.get(key, lambda: self._decode(core, residual), room))
+        segment = self._workspace.get(key, lambda: self._decode(core, residual), room)
+        return self._without(segment, key[0], self.config.exact_rows)
 
-    def _blend(self, op: str, core: Segment) -> Plan:
-        """The base without the tokens that deviate most from it."""
-        count = math.ceil(round(self.config.rerun * core.length, 6))
-        if count == core.length:
+    def _without(self, segment: Piece, op: str, share: float) -> Plan:
+        """A stored segment without the share of its tokens that deviates most from the base; those run again."""
+        count = math.ceil(round(share * segment.length, 6))
+        if not count:
+            return self._place(segment)
+        if count == segment.length:
             return EXACT
-        if count and self._deviations.count(op) < self.config.min_observations:
+        if self._deviations.count(op) < self.config.min_observations:
             return FALLBACK
-        again = self._deviations.largest(op, count) if count else []
-        bounds = zip((-1, *again), (*again, core.length), strict=True)
+        again = self._deviations.largest(op, count)
+        bounds = zip((-1, *again), (*again, segment.length), strict=True)
         runs = [(before + 1, after) for before, after in bounds if before + 1 < after]
         head = self.config.exact_head
-        return Plan(tuple((Cut(core, start, stop, self.rope), head + start) for start, stop in runs))
+        return Plan(tuple((Cut(segment, start, stop, self.rope), head + start) for start, stop in runs))
 
     def _place(self, segment: Piece) -> Plan:
         """A stored segment behind the head."""
@@ -204,15 +207,15 @@ class MemoryStore:
         assert seen is not None, "a base with a core cuts one out of every observation"
         if not torch.isfinite(seen).all():
             return
-        if self.config.learns_paths:
-            self._learn((op, path), base.core, seen)
-        else:
+        if self.config.weighs_tokens and self._deviations.count(op) < self.config.min_observations:
             self._deviations.update(op, base.core.kv, seen)
+        if self.config.learns_paths and (op, path) not in self._learned.residuals:
+            self._learn((op, path), base.core, seen)
 
     def _curious(self, op: str, path: tuple[str, ...]) -> bool:
         """True if there is something left to learn from an exact run."""
-        if self.config.mode is StateMode.BLEND:
-            return self._deviations.count(op) < self.config.min_observations
+        if self.config.weighs_tokens and self._deviations.count(op) < self.config.min_observations:
+            return True
         return self.config.learns_paths and (op, path) not in self._learned.residuals
 
     def _learn(self, key: Key, core: Segment, seen: Tensor) -> None:
@@ -351,10 +354,9 @@ class MemoryStore:
 
     def _reserve(self, core: Segment) -> int:
         """Bytes that what is learned of an operation as a whole will take."""
-        if self.config.mode is StateMode.BLEND:
-            return 4 * core.length
         weighted = self.config.learns_paths and self.config.saliency is not Weighting.NONE
-        return Weights.size(self.shape, core.length) if weighted else 0
+        weights = Weights.size(self.shape, core.length) if weighted else 0
+        return weights + (4 * core.length if self.config.weighs_tokens else 0)
 
     def _wanted(self, key: Key) -> bool:
         """True if a path's residual is worth storing and can be weighed."""

@@ -110,6 +110,8 @@ class KVConfig:
         exact_head: First tokens of every prompt that always run through the model, 0 or more. They stand next to what
             differs from request to request; 4 was the best trade measured (`results/LOG.md`).
         exact_tail: Last tokens of every prompt that always run, 1 or more.
+        exact_rows: Share of a prompt's stored tokens that always run too, in [0, 1), rounded up to whole tokens: those
+            that deviate most from the base over exact runs; path scope only.
         density: Share of a residual's entries to keep, in (0, 1].
         value_bits: Bits a kept value: 8, 16 or 32.
         codec: How residuals are kept: sparse, dense, int8, int4, rows, mean_shift or low_rank.
@@ -151,6 +153,7 @@ class KVConfig:
     scope: Scope = Scope.PATH
     exact_head: int = 4
     exact_tail: int = 1
+    exact_rows: float = 0.0
     density: float = 0.25
     value_bits: int = 16
     codec: str = "sparse"
@@ -202,6 +205,8 @@ class KVConfig:
         for name in ("hysteresis", "rerun"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.exact_rows < 1:
+            raise ValueError(f"exact_rows must be in [0, 1), got {self.exact_rows}")
         if not isinstance(self.judges_exact, bool):
             raise ValueError(f"judges_exact must be true or false, got {self.judges_exact!r}")
         self._check_codecs()
@@ -237,6 +242,11 @@ class KVConfig:
     def learns_paths(self) -> bool:
         """True if residuals of paths are learned: differential and no_pruning modes."""
         return self.mode in (StateMode.DIFFERENTIAL, StateMode.NO_PRUNING)
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """True if it is learned which tokens of a prompt deviate most, because those run again."""
+        return self.mode is StateMode.BLEND or (self.learns_paths and not self.per_request and self.exact_rows > 0)
 
     @property
     def per_request(self) -> bool:

@@ -127,6 +127,28 @@ def test_blend_without_tokens_is_stateless_and_with_some_is_between():
     assert first.prefill_tokens == 6
 
 
+def test_rows_of_a_path_that_run_again():
+    """They are the same rows whatever the workspace holds, bring the rest nearer, and cost nothing in exactness."""
+    backbone = tiny_backbone()
+
+    def serve_twice(tasks=TASKS, **settings):
+        kv = KVConfig(**{"mode": "no_pruning", "exact_head": 1, "min_observations": 2, **settings})
+        executor = Executor(backbone, LIBRARY, kv, EngineConfig(kv_dtype="float32", fidelity=9))
+        list(executor.run(tasks, lambda arriving: [CHAIN] * len(arriving)))
+        return sorted(executor.run(tasks, lambda arriving: [CHAIN] * len(arriving)), key=lambda e: e.task_id)
+
+    none, half = serve_twice(), serve_twice(exact_rows=0.5)
+    assert sum(r.kl for r in steps(half)) < sum(r.kl for r in steps(none))
+    first = next(record for record in half[0].steps if record.step == "write")
+    assert (first.operation_tokens, first.operation_reused, first.fallback) == (9, 3, False)
+    assert half[0].op_bytes > none[0].op_bytes
+    as_stored = serve_twice(exact_rows=0.5, workspace_items=0)
+    assert outputs(as_stored) == outputs(half)
+    alone = serve_twice(TASKS[:1], **KEEP_ALL, exact_rows=0.5)
+    assert max(record.kl for record in steps(alone)) < 1e-5
+    assert any(record.operation_reused for record in steps(alone))
+
+
 @pytest.mark.parametrize("control", ["zero", "other_path", "other_operation", "other_request"])
 def test_controls_do_worse_than_the_right_residual(control):
     """One request observed and kept whole, then served again: its own residual is exact, any other is not."""

@@ -145,6 +145,20 @@ def test_every_mode(tmp_path, mode):
         assert other.plan("solve", ()).shared is not None
 
 
+def test_which_rows_run_again_is_learned_again(tmp_path):
+    config = replace(CONFIG, exact_rows=0.25)
+    store = learn(empty(config))
+    before = store.plan("solve", ())
+    assert sum(piece.length for piece, _ in before.pieces) == 4 - 1, "of the four stored tokens one runs again"
+    store.save(tmp_path)
+    again = load(tmp_path, config=config)
+    assert again.plan("solve", ()).fallback and again.materialised == set(HELD)
+    residual = again.nbytes().residual
+    learn(again)
+    assert [start for _, start in again.plan("solve", ()).pieces] == [start for _, start in before.pieces]
+    assert again.nbytes().residual == residual, "the residual that was loaded stays"
+
+
 def test_without_moments(tmp_path):
     store = learn(empty())
     store.save(tmp_path, moments=False)
