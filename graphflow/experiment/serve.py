@@ -174,9 +174,8 @@ class House:
             )
         table = self.outcomes(config, on_fit)
         generator = self.generator(config, table) if config.method.name == "graphflow" else None
-        method = build_method(
-            config.method, self.library, self.workflows, generator, config.generator, encoder=self.encoder(config)
-        )
+        encoder = self.encoder(config) if config.method.name == "retrieve_top1" else None
+        method = build_method(config.method, self.library, self.workflows, generator, config.generator, encoder=encoder)
         method.fit(table)
         return method
 

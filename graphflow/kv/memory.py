@@ -149,7 +149,7 @@ class MemoryStore:
         if key not in self._learned.residuals:
             return FALLBACK
         if self.config.control is Control.ZERO:
-            return self._place(core)
+            return self._without(core, key[0], self.config.exact_rows)
         source = stand_in(self.config.control, key, self._learned.residuals, self.paths.traffic)
         if source is None:
             return FALLBACK
@@ -172,8 +172,14 @@ class MemoryStore:
         again = self._deviations.largest(op, count)
         bounds = zip((-1, *again), (*again, segment.length), strict=True)
         runs = [(before + 1, after) for before, after in bounds if before + 1 < after]
-        head = self.config.exact_head
-        return Plan(tuple((Cut(segment, start, stop, self.rope), head + start) for start, stop in runs))
+
+        def part(start: int, stop: int) -> Piece:
+            """A view of what the store holds; of a request's own segment a copy, so that its bytes count."""
+            if segment.shared:
+                return Cut(segment, start, stop, self.rope)
+            return segment.slice(start, stop, self.rope)
+
+        return Plan(tuple((part(start, stop), self.config.exact_head + start) for start, stop in runs))
 
     def _place(self, segment: Piece) -> Plan:
         """A stored segment behind the head."""

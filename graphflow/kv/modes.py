@@ -108,7 +108,7 @@ class KVConfig:
         mode: How operation state is kept.
         scope: Whose the residual is; without meaning in modes that have none.
         exact_head: First tokens of every prompt that always run through the model, 0 or more. They stand next to what
-            differs from request to request; 4 was the best trade measured (`results/LOG.md`).
+            differs from request to request; 4 was the best trade on the first backbone (`results/LOG.md`).
         exact_tail: Last tokens of every prompt that always run, 1 or more.
         exact_rows: Share of a prompt's stored tokens that always run too, in [0, 1), rounded up to whole tokens: those
             that deviate most from the base over exact runs; path scope only.

@@ -339,8 +339,8 @@ class Growing:
     def graph(self) -> WGraph:
         """The graph of everything that was taken in."""
         edges = tuple(Edge(*key, workflows=tuple(names)) for key, names in self._users.items())
-        nodes, workflows = tuple(self._nodes.values()), tuple(self._workflows.values())
-        return WGraph(self.library, nodes, edges, workflows, dict(self._embeddings))
+        nodes = tuple(self._nodes.values())
+        return WGraph(self.library, nodes, edges, tuple(self._workflows.values()), dict(self._embeddings))
 
     def _place(self, step: Step, sources: list[str], taken: set[str]) -> Node:
         """The first occurrence that can stand for a step."""
@@ -368,10 +368,7 @@ class Growing:
 
     def _agrees(self, id: str, sources: list[str]) -> bool:
         """Whether some order of a node's inputs keeps both the merged workflows' order and this one."""
-        chain = self._chains.get(id)
-        if chain is None or len(sources) < 2:
-            return True
-        nx.add_path(orders := chain.copy(), sources)
+        nx.add_path(orders := self._chains.get(id, nx.DiGraph()).copy(), sources)
         return nx.is_directed_acyclic_graph(orders)
 
 

@@ -142,8 +142,9 @@ def test_rows_of_a_path_that_run_again():
     first = next(record for record in half[0].steps if record.step == "write")
     assert (first.operation_tokens, first.operation_reused, first.fallback) == (9, 3, False)
     assert half[0].op_bytes > none[0].op_bytes
-    as_stored = serve_twice(exact_rows=0.5, workspace_items=0)
-    assert outputs(as_stored) == outputs(half)
+    for attention in ("dense", "shared", "residual"):
+        backbone = tiny_backbone(attention=attention)
+        assert outputs(serve_twice(exact_rows=0.5, workspace_items=0)) == outputs(half)
     alone = serve_twice(TASKS[:1], **KEEP_ALL, exact_rows=0.5)
     assert max(record.kl for record in steps(alone)) < 1e-5
     assert any(record.operation_reused for record in steps(alone))

@@ -103,6 +103,42 @@ def test_modes_with_bases_keep_a_requests_part_of_a_prompt_as_its_text():
             assert isinstance(store.hold(TOKENS, random_kv(1), kind), CodedSegment)
 
 
+def test_rows_that_run_are_left_out_of_a_segment_that_a_request_owns():
+    """Without room in the store the decoded segment is the request's own, and so are the bytes of its parts."""
+    settings = {"exact_head": 0, "exact_rows": 0.25, "min_observations": 1, "tracked_paths": 1}
+    unbounded = OperationStore(KVConfig("no_pruning", **settings), ROPE, SHAPE)
+    wide = OperationStore(KVConfig("no_pruning", store_bytes=10**6, **settings), ROPE, SHAPE)
+    for store in (unbounded, wide):
+        store.add_base("solve", TOKENS, random_kv(0))
+        store.observe("solve", (), random_kv(1))
+    own = [piece.nbytes for piece, _ in wide.plan("solve", ()).pieces]
+    assert own and not any(own), "there is room: the store's"
+    held = unbounded.nbytes().total
+    tight = OperationStore(KVConfig("no_pruning", store_bytes=held + 8, **settings), ROPE, SHAPE)
+    tight.add_base("solve", TOKENS, random_kv(0))
+    tight.observe("solve", (), random_kv(1))
+    plan, same = tight.plan("solve", ()), unbounded.plan("solve", ())
+    if plan.pieces:
+        assert [start for _, start in plan.pieces] == [start for _, start in same.pieces]
+        assert (
+            sum(piece.nbytes for piece, _ in plan.pieces)
+            == sum(piece.length for piece, _ in plan.pieces) * 2 * 2 * 4 * 4
+        )
+        for (piece, _), (other, _) in zip(plan.pieces, same.pieces, strict=True):
+            torch.testing.assert_close(piece.tensor(), other.tensor())
+
+
+def test_the_zero_control_runs_the_same_rows():
+    settings = {"exact_head": 0, "exact_rows": 0.25, "min_observations": 1}
+    plans = []
+    for control in ("none", "zero"):
+        store = OperationStore(KVConfig("no_pruning", control=control, **settings), ROPE, SHAPE)
+        store.add_base("solve", TOKENS, random_kv(0))
+        store.observe("solve", (), random_kv(1))
+        plans.append([(start, piece.length) for piece, start in store.plan("solve", ()).pieces])
+    assert plans[0] == plans[1] and sum(length for _, length in plans[0]) == 7 - 2
+
+
 def test_keys_are_encoded_at_one_position():
     # The same key at every position: a channel turns in the local frame and is one number at position 0.
     kv = random_kv(1)[:, :, :, :1].repeat(1, 1, 1, 24, 1)
