@@ -1,4 +1,4 @@
-"""Which tokens of a prompt deviate most from its base: those that blend mode runs again.
+"""Which tokens of a prompt deviate most from its base: those that blend mode and ``exact_rows`` run again.
 
 CacheBlend finds them anew for every request, by the keys and values of an early layer that is run for all tokens. Here
 they are learned once an operation, from all layers of the exact runs that come before anything is reused (our choice):
@@ -42,6 +42,14 @@ class Deviations:
         tokens = ((exact - bare).square().sum(dim=(2, 4)) / energy[..., None]).sum(dim=(0, 1))
         self._sums[op] = self._sums.get(op, torch.zeros_like(tokens)) + tokens
         self._counts[op] = self.count(op) + 1
+
+    def dump(self) -> dict[str, tuple[int, Tensor]]:
+        """Exact runs and sums, (stored tokens,) float32, of every operation that has any."""
+        return {op: (self._counts[op], sums) for op, sums in self._sums.items()}
+
+    def restore(self, op: str, count: int, sums: Tensor) -> None:
+        """Take over what `dump` gave."""
+        self._counts[op], self._sums[op] = count, sums
 
     def largest(self, op: str, count: int) -> list[int]:
         """The ``count`` tokens that deviate most, in order of position."""

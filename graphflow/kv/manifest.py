@@ -17,7 +17,7 @@ from graphflow.kv.modes import KVConfig
 from graphflow.kv.snapshot import Run
 
 FORMAT = "graphflow operation store"
-VERSION = 1
+VERSION = 2
 
 # Settings under which what is stored stays what it is. Any other, new ones too, must be as it was.
 FREE_SETTINGS = frozenset(

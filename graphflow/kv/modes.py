@@ -108,10 +108,11 @@ class KVConfig:
         mode: How operation state is kept.
         scope: Whose the residual is; without meaning in modes that have none.
         exact_head: First tokens of every prompt that always run through the model, 0 or more. They stand next to what
-            differs from request to request; 4 was the best trade on the first backbone (`results/LOG.md`).
+            differs from request to request.
         exact_tail: Last tokens of every prompt that always run, 1 or more.
         exact_rows: Share of a prompt's stored tokens that always run too, in [0, 1), rounded up to whole tokens: those
-            that deviate most from the base over exact runs; path scope only.
+            that deviate most from the base over exact runs; path scope only. One first token and a fiftieth of the
+            others take as many bytes as four first tokens and come up to four times closer (`results/LOG.md`).
         density: Share of a residual's entries to keep, in (0, 1].
         value_bits: Bits a kept value: 8, 16 or 32.
         codec: How residuals are kept: sparse, dense, int8, int4, rows, mean_shift or low_rank.
@@ -151,9 +152,9 @@ class KVConfig:
 
     mode: StateMode = StateMode.DIFFERENTIAL
     scope: Scope = Scope.PATH
-    exact_head: int = 4
+    exact_head: int = 1
     exact_tail: int = 1
-    exact_rows: float = 0.0
+    exact_rows: float = 0.02
     density: float = 0.25
     value_bits: int = 16
     codec: str = "sparse"

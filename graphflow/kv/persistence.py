@@ -78,6 +78,10 @@ def save(location: str | os.PathLike[str], snapshot: Snapshot, run: Run, config:
         names = {"mean": f"moments.{index}.mean", "squares": f"moments.{index}.squares"}
         tensors.update({names["mean"]: mean, names["squares"]: squares})
         body["moments"].append({**_of(key), "count": count, **names})
+    body["deviations"] = []
+    for index, (op, (count, sums)) in enumerate(sorted(snapshot.deviations.items())):
+        tensors[f"deviations.{index}"] = sums
+        body["deviations"].append({"operation": op, "count": count, "sums": f"deviations.{index}"})
     body["statistics"] = {
         "weight": snapshot.weight,
         "until_prune": snapshot.until_prune,
@@ -195,6 +199,12 @@ def _snapshot(body: dict[str, Any], reader: _Reader) -> Snapshot:
             moments = reader.entry(f"moments of {key_name(key)}", names, lambda mean, squares: (mean, squares))
             if moments is not None:
                 snapshot.moments[key] = (count, *moments)
+    for entry in body["deviations"]:
+        op, count = entry["operation"], entry["count"]
+        if snapshot.bases.get(op, ((), None))[1] is not None:
+            sums = reader.entry(f"deviations of {op!r}", [entry["sums"]], lambda sums: sums)
+            if sums is not None:
+                snapshot.deviations[op] = (count, sums)
     snapshot.traffic = [((op, tuple(path)), value) for op, path, value in body["statistics"]["traffic"]]
     return snapshot
 

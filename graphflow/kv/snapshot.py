@@ -73,6 +73,7 @@ class Snapshot:
         bases: Tokens of every operation's prompt, and KV of the part that is stored (None if it has no such part).
         residuals: Encoded means and the energies that they left.
         moments: Count, mean and sum of squares of paths that are being learned.
+        deviations: Exact runs and summed deviations of every operation whose tokens were weighed.
         weight: Weight of the last touch (`PathStatistics.dump`).
         traffic: Undecayed sums, in the order in which the paths were first seen.
         until_prune: Transitions until the next pruning.
@@ -81,6 +82,7 @@ class Snapshot:
     bases: dict[str, tuple[tuple[int, ...], Tensor | None]] = field(default_factory=dict)
     residuals: dict[Key, tuple[Encoded, Energies]] = field(default_factory=dict)
     moments: dict[Key, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
+    deviations: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
     weight: float = 1.0
     traffic: list[tuple[Key, float]] = field(default_factory=list)
     until_prune: int = 1

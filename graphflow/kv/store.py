@@ -119,6 +119,7 @@ class OperationStore(MemoryStore):
             moments={key: (own.count, own.mean, own.squares) for key, own in learned.moments.items()}
             if moments
             else {},
+            deviations=self._deviations.dump(),
             weight=weight,
             traffic=traffic,
             until_prune=self._until_prune,
@@ -132,6 +133,9 @@ class OperationStore(MemoryStore):
             return []
         for op, (tokens, core) in snapshot.bases.items():
             self._keep_base(op, tokens, core)
+        if self.config.weighs_tokens:
+            for op, (count, sums) in snapshot.deviations.items():
+                self._deviations.restore(op, count, sums)
         if not self.config.learns_paths:
             return []
         known = sorted([*snapshot.residuals, *snapshot.moments], key=self.paths.traffic, reverse=True)

@@ -199,7 +199,7 @@ def test_similarity_by_hand() -> None:
 
 
 def test_equal_divergence_by_hand() -> None:
-    common = {"backbone": "b", "benchmark": "m", "n_tasks": 3, "control": "none"}
+    common = {"backbone": "b", "benchmark": "m", "n_tasks": 3, "control": "none", "exact_rows": None}
     rival = {"kv_mode": "stateful_int8", "state": "stateful_int8", "label": "stateful_int8", "density": None}
     ours = {"kv_mode": "differential", "state": "d", "label": "d sparse"}
     frame = pd.DataFrame(
@@ -211,7 +211,9 @@ def test_equal_divergence_by_hand() -> None:
         ]
     )
     (row,) = equal_divergence(frame)
-    assert (row["ours"], row["times_smaller"]) == ("d sparse 0.25", 4.0)
+    assert (row["ours"], row["times_smaller"]) == ("d sparse, density 0.25", 4.0)
+    (row,) = equal_divergence(frame.assign(exact_rows=[None, None, 0.02, None]))
+    assert row["ours"] == "d sparse, density 0.25, rows 0.02"
 
 
 def test_phases_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from graphflow.experiment.serve import House
 from graphflow.paths import CONF
 from tests.tiny import tiny_backbone
 
-HEAD, TAIL, OUTPUTS = 4, 1, 3
+HEAD, TAIL, OUTPUTS, ROWS = 1, 1, 3, 0.02
 PER_TOKEN = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
 SMALL = ("tracking=none", "engine.kv_dtype=float32", "machine.threads=1", "engine.max_tokens_scale=1", "tasks=2")
 SIZES = "experiment.sizes={shortest:20,longest:20,calls:2,outputs:3,prompts:1,requests:10}"
@@ -80,7 +81,8 @@ def test_costs_by_hand(start) -> None:
     for text in (100, 200):
         task, ran, own = text + 3, frame["prefill_tokens"], frame["request_op_bytes"] + frame["request_text_bytes"]
         assert ran["stateful", text] == task + first + 2 + second
-        assert ran["differential (path)", text] == task + HEAD + TAIL + 2 + HEAD + TAIL
+        rows = sum(math.ceil(ROWS * (prompt - HEAD - TAIL)) for prompt in (first, second))
+        assert ran["differential (path)", text] == task + HEAD + TAIL + 2 + HEAD + TAIL + rows
         assert ran["operation_first", text] == (text + 2) + (text + 1 + 1 + 3 + 1 + 1)
         assert own["stateful", text] == 2 * (task + first + 2 + second + written) * PER_TOKEN
         assert own["operation_first", text] == 2 * (2 * text + 9 + written) * PER_TOKEN
@@ -97,7 +99,7 @@ def test_costs_by_hand(start) -> None:
         assert float(row["crossing"]) == pytest.approx(first + second - 4, abs=1 if measure == "prefill_tokens" else 30)
         assert (row["lower_before"], row["lower_after"]) == (RIVAL, OURS)
     path = found.loc[("differential (path)", "prefill_tokens")]
-    assert (path["crossing"], path["lower_before"]) == (NONE, OURS), "2 t + 9 is above t + 15 from 6 tokens on"
+    assert (path["crossing"], path["lower_before"]) == (NONE, OURS), "2 t + 9 is above t + 9 + rows"
     assert list((start.folder / "figures").glob("layouts_random-qwen-mini.*"))
     assert "Text tokens at which both layouts are equal" in shown
 

@@ -128,7 +128,7 @@ def test_sparse_densities_keep_the_budget_and_beat_even_ones(bits):
     assert all(float(table[0].sum()) == 0 for table in tables)
     # The same error, asked for, costs the same densities (up to rounding of kept values, which the bound leaves out).
     kept = [SparseCodec(table, 32) for table in tables]
-    tables_again = sparse_densities(paths, shares, bits, error=cost(kept)[1] * (1 + 1e-9))
+    tables_again = sparse_densities(paths, shares, bits, error=cost(kept)[1] * (1 + 1e-6))  # sums of float32
     assert all(torch.equal(a, b) for a, b in zip(tables, tables_again, strict=True))
     assert MeanShiftCodec(tables[0], bits).encode(paths[0], shares[0]).nbytes > 0
 

@@ -31,7 +31,14 @@ def budget(residuals: int, bases: int = 1) -> int:
 
 
 def make(mode: StateMode = StateMode.DIFFERENTIAL, ops: tuple[str, ...] = ("op",), allowed=None, **settings):
-    plain = {"codec": "dense", "exact_head": 1, "min_observations": 2, "decay": 0.99, "tracked_paths": TRACKED}
+    plain = {
+        "codec": "dense",
+        "exact_head": 1,
+        "exact_rows": 0.0,
+        "min_observations": 2,
+        "decay": 0.99,
+        "tracked_paths": TRACKED,
+    }
     store = OperationStore(KVConfig(mode, **{**plain, **settings}), ROPE, SHAPE, allowed)
     for op in ops:
         store.add_base(op, TOKENS, kv())
@@ -291,7 +298,7 @@ def test_what_is_not_finite_is_not_learned_from():
 
 def test_unexplained_by_layer_by_hand():
     # Base 0, two samples. Keys 1 and 5: mean 3, variance 4, energy 13. Values 2 and 2: the mean carries everything.
-    store = OperationStore(KVConfig(exact_head=1, min_observations=2, codec="dense"), ROPE, SHAPE)
+    store = OperationStore(KVConfig(exact_head=1, exact_rows=0.0, min_observations=2, codec="dense"), ROPE, SHAPE)
     store.add_base("op", TOKENS, torch.zeros(SHAPE.of(5)))
     for key in (1.0, 5.0):
         sample = torch.empty(SHAPE.of(5))

@@ -26,7 +26,7 @@ def random_kv(seed: int, length: int = len(TOKENS)) -> torch.Tensor:
 
 
 def make(mode: StateMode, shape: KVShape = SHAPE, **settings) -> OperationStore:
-    store = OperationStore(KVConfig(mode=mode, **{"exact_head": 1, **settings}), ROPE, shape)
+    store = OperationStore(KVConfig(mode=mode, **{"exact_head": 1, "exact_rows": 0.0, **settings}), ROPE, shape)
     store.add_base("solve", TOKENS, random_kv(0))
     return store
 

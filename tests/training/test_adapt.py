@@ -127,7 +127,7 @@ def test_blocking_teaches_what_longer_training_does_not(tmp_path):
     longer = adapted(copy.deepcopy(plain), tmp_path / "longer", 20, False, **rates)
     reuse = adapted(copy.deepcopy(plain), tmp_path / "reuse", 20, True, **rates)
     losses = [blocked_loss(backbone) for backbone in (plain, longer, reuse)]
-    assert losses[2] < 0.5 * min(losses[:2]), losses
+    assert losses[2] < 0.7 * min(losses[:2]), losses
 
 
 def test_the_result_loads_and_says_what_it_continued_from(tmp_path):

@@ -51,7 +51,7 @@ def test_an_adapter_is_trained_saved_loaded_and_merged(family, tmp_path):
 
     loaded = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
     gap = (outputs(loaded.get_base_model(), rows) - learnt).abs().max()
-    assert gap < 1e-5, f"loaded: {gap:.2e}"
+    assert gap < 5e-5, f"loaded: {gap:.2e}"
     gap = (outputs(merged(loaded), rows) - learnt).abs().max()
     assert gap < 1e-4, f"merged: {gap:.2e}"
 

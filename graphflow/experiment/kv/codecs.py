@@ -86,7 +86,7 @@ def measured(study: Study, job: Job) -> dict[str, Any]:
 
 
 def _codec(config: Config) -> dict[str, Any]:
-    """Which codec, how dense, and a label for the curve that the cell is on."""
+    """Which codec, how dense, what runs again, and a label for the curve that the cell is on."""
     kv = config.kv
     has_codec = kv.learns_paths
     parts = [names_of(config)["state"], kv.codec if has_codec else ""]
@@ -96,12 +96,16 @@ def _codec(config: Config) -> dict[str, Any]:
         parts.append("weighted")
     if has_codec and kv.allocate is not Allocation.EVEN:
         parts.append("water-filled")
+    if kv.learns_paths and not kv.per_request:
+        parts.append(f"{kv.exact_head} first run")
     if kv.control is not Control.NONE:
         parts.append(f"control {kv.control.value.replace('_', ' ')}")
     return {
         "label": " ".join(filter(None, parts)),
         "codec": kv.codec if has_codec else "",
         "density": kv.density if has_codec else None,
+        "exact_head": kv.exact_head if kv.has_bases and not kv.per_request else None,
+        "exact_rows": kv.exact_rows if kv.learns_paths and not kv.per_request else None,
         "value_bits": kv.value_bits if has_codec else None,
         "saliency": kv.saliency.value,
         "allocate": kv.allocate.value,
@@ -132,10 +136,16 @@ def equal_divergence(frame: Any) -> list[dict[str, Any]]:
                     "n_tasks": int(rival["n_tasks"]),
                     "rival_kl": rival["kl_mean"],
                     "rival_bytes": rival["op_bytes_a_task"],
-                    "ours": f"{best['label']} {best['density']:g}" if best is not None else "none as close",
+                    "ours": _setting(best) if best is not None else "none as close",
                     "our_kl": best["kl_mean"] if best is not None else None,
                     "our_bytes": best["op_bytes_a_task"] if best is not None else None,
                     "times_smaller": rival["op_bytes_a_task"] / best["op_bytes_a_task"] if best is not None else None,
                 }
             )
     return rows
+
+
+def _setting(row: Any) -> str:
+    """Label and place on the curve: density in request scope, the share of rows that run again in path scope."""
+    rows = row["exact_rows"]
+    return f"{row['label']}, density {row['density']:g}" + (f", rows {rows:g}" if pd.notna(rows) else "")
