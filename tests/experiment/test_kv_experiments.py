@@ -16,6 +16,7 @@ from graphflow.cli import WRONG, main
 from graphflow.engine.episode import Episode, StepRecord
 from graphflow.experiment.compose import compose
 from graphflow.experiment.experiments import EXPERIMENTS, experiment
+from graphflow.experiment.kv.bars import BARS, bars
 from graphflow.experiment.kv.codecs import equal_divergence
 from graphflow.experiment.kv.horizon import chain, lengths
 from graphflow.experiment.kv.measures import fidelity, retained, tokens
@@ -271,3 +272,34 @@ def test_paths_that_no_workflow_takes_are_not_stored() -> None:
 def test_what_is_wrong_is_said(words: list[str], said: str, capsys) -> None:
     assert main(words) == WRONG
     assert said in capsys.readouterr().err
+
+
+def test_bars_by_hand() -> None:
+    common = {"backbone": "b-reuse", "kind": "reuse", "method": "best_fixed"}
+    means = pd.DataFrame(
+        [
+            {**common, "state": "stateful", "op_bytes_a_task": 100.0, "bytes_a_task": 100.0},
+            {
+                **common,
+                "state": "differential (path)",
+                "difference": -0.004,
+                "difference_lo": -0.02,
+                "difference_hi": 0.01,
+                "greedy_agreement": 0.89,
+                "op_bytes_a_task": 5.0,
+                "bytes_a_task": 80.0,
+                "reuse_share": 0.6,
+            },
+            {**common, "method": "random", "state": "differential (path)", "greedy_agreement": 1.0},
+        ]
+    )
+    found = {row["bar"]: row for row in bars(means)}
+    points = found["path: points against stateful"]
+    assert (points["value"], points["lo"], points["hi"]) == pytest.approx((-0.4, -2.0, 1.0))
+    assert (points["least"], points["met"]) == (-0.5, "yes"), "what is asked of the reuse kind"
+    assert found["path: greedy agreement, %"]["met"] == "no"
+    smaller = found["path: operation state, times smaller"]
+    assert (smaller["value"], smaller["met"]) == (20, "yes")
+    assert found["request: judge agreement, %"]["met"] == "not measured"
+    assert len(found) == len({bar.text for bar in BARS})
+    assert {row["least"] for row in bars(means.assign(kind="plain")) if "points" in row["bar"]} == {-1.0, -3.0}

@@ -18,7 +18,7 @@ from graphflow.experiment import compose as composing
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.experiments import experiment
 from graphflow.experiment.kv import figures
-from graphflow.experiment.kv.layouts import EQUAL, NONE, OURS, RIVAL, doubled, equal_at
+from graphflow.experiment.kv.layouts import EQUAL, NONE, OURS, RIVAL, doubled, equal_at, over_prefix
 from graphflow.experiment.kv.study import backbone_of, side_by_side
 from graphflow.experiment.kv.texts import CHAIN, Size, context_tokens, endless, examples, words_of
 from graphflow.experiment.serve import House
@@ -107,6 +107,19 @@ def test_costs_by_hand(start) -> None:
     before = {file: file.stat().st_mtime_ns for file in runs.rglob("*.json*")}
     start("layouts", "backbones=[random-qwen-mini]", *words)
     assert before == {file: file.stat().st_mtime_ns for file in runs.rglob("*.json*")}, "finished cells stay"
+
+
+def test_over_prefix_by_hand() -> None:
+    seconds = {"prefix": (1.0, 2.0, 4.0), "ours": (0.5, 2.0, 8.0)}
+    rows = [
+        {"backbone": "b", "calls": 2, "state": state, "text_tokens": text, "p90_s": value}
+        for state, values in seconds.items()
+        for text, value in zip((50, 100, 200), values, strict=True)
+    ]
+    (row,) = over_prefix(pd.DataFrame(rows))
+    assert row["state"] == "ours" and row["sizes"] == 3
+    assert (row["lowest"], row["median"], row["highest"]) == (0.5, 1.0, 2.0)
+    assert not list(over_prefix(pd.DataFrame(rows[3:])))
 
 
 def test_what_does_not_fit_is_marked_and_not_run(start) -> None:

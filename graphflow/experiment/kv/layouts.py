@@ -38,6 +38,7 @@ from graphflow.kv import StateMode
 
 MEASURES = ("prefill_tokens", "op_bytes_a_task", "bytes_a_task", "p90_s")
 OURS, RIVAL = "task first", "operation first"
+PREFIX = StateMode.PREFIX.value
 NONE, EQUAL = "none in range", "equal throughout"
 SHOWN = ("backbone", "calls", "text_tokens", "state", "prefill_tokens", "op_bytes_a_task", "bytes_a_task", "p90_s")
 
@@ -65,7 +66,7 @@ class Planned:
 
 
 def layouts(study: Study) -> pd.DataFrame:
-    """Run what is left; write the table (``layouts.csv``), its crossings and the figure."""
+    """Run what is left; write the table (``layouts.csv``), crossings, P90 beside prefix sharing's, and the figure."""
     planned = list(_planned(study))
     if {item.operation_first for item in planned if not item.skipped} != {True, False}:
         raise ConfigError("experiment.grids must have operation_first and another state mode that fit the backbone")
@@ -87,6 +88,9 @@ def layouts(study: Study) -> pd.DataFrame:
     study.show(frame[frame["skipped"].isna()], SHOWN, "Layouts by text and calls")
     shown = ("backbone", "calls", "state", "measure", "crossing", "lower_before", "lower_after")
     study.show(found, shown, "Text tokens at which both layouts are equal")
+    if beside := list(over_prefix(frame[frame["skipped"].isna()])):
+        beside = study.write(f"{study.name}_over_prefix", beside)
+        study.show(beside, ("backbone", "calls", "state", "sizes", "median", "lowest", "highest"), "P90 over prefix's")
     return frame
 
 
@@ -209,6 +213,17 @@ def crossings(frame: Any) -> list[dict[str, Any]]:
                         }
                     )
     return rows
+
+
+def over_prefix(frame: Any) -> Iterator[dict[str, Any]]:
+    """P90 of every state over that of exact prefix sharing at the same size: median and range over texts, by calls."""
+    for (backbone, calls), part in frame.groupby(["backbone", "calls"], sort=False):
+        p90 = part.pivot(index="text_tokens", columns="state", values="p90_s")
+        for state in dict.fromkeys(part["state"]):
+            if PREFIX in p90 and state != PREFIX:
+                ratio = (p90[state] / p90[PREFIX]).dropna()
+                spread = {"median": ratio.median(), "lowest": ratio.min(), "highest": ratio.max()}
+                yield {"backbone": backbone, "calls": calls, "state": state, "sizes": len(ratio), **spread}
 
 
 def equal_at(texts: Sequence[int], gaps: Sequence[float]) -> list[tuple[str, str, str]]:

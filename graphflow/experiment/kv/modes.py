@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from graphflow.experiment.kv.bars import bars
 from graphflow.experiment.kv.figures import draw_modes
 from graphflow.experiment.kv.measures import fidelity, judges, retained, tokens
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
@@ -49,7 +50,7 @@ AVERAGED = (
 
 
 def kv_modes(study: Study) -> pd.DataFrame:
-    """Run what is left of every cell; write ``kv_modes.csv`` and its figures.
+    """Run what is left of every cell; write ``kv_modes.csv``, the bars (``kv_bars.csv``) and figures.
 
     The mean over benchmarks has rows of its own; its differences are paired over the tasks of all of them.
     """
@@ -64,7 +65,11 @@ def kv_modes(study: Study) -> pd.DataFrame:
     rows = [_row(study, item, planned) for item in planned]
     frame = study.write("kv_modes", [*rows, *_means(planned, rows)])
     study.say(*draw_modes(frame[frame["benchmark"] != MEAN], study.figures))
-    study.show(frame[frame["benchmark"] == MEAN], SHOWN, "State modes, mean over benchmarks, against stateful")
+    means = frame[frame["benchmark"] == MEAN]
+    study.show(means, SHOWN, "State modes, mean over benchmarks, against stateful")
+    if held := list(bars(means)):
+        shown = ("backbone", "bar", "least", "value", "lo", "hi", "met")
+        study.show(study.write("kv_bars", held), shown, "What is asked of differential state, and what was measured")
     return frame
 
 
