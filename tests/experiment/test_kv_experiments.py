@@ -194,7 +194,7 @@ def test_similarity_by_hand() -> None:
     """A base of ones; two requests add .5 and 1.5 to it: the mean 1 explains 1 - .5/1.25 (over n - 1)."""
     base, found = torch.ones(1, 2, 1, 4, 2), Similarity(1)
     for shift in (0.5, 1.5):
-        found.add(("op", ()), base, base + shift, base + 3)
+        found.add("task", ("op", ()), base, base + shift, base + 3)
     assert found.energies()[2] == 2
     assert [found.explained(slice(None), side) for side in (0, 1)] == pytest.approx([1 - 0.5 / 1.25] * 2)
     row = next(row for row in found.rows() if row["frame"] == "moved" and row["layer"] == "all")
