@@ -186,6 +186,7 @@ def draw_layouts(frame: Any, crossings: Any, name: str, folder: Path) -> list[Pa
     """
     panels = {
         "prefill_tokens": ("tokens prefilled a task", 1.0),
+        "op_bytes_a_task": ("of prompts alone, kB", 1e3),
         "bytes_a_task": ("KV retained a task, kB", 1e3),
         "p90_s": ("P90 latency of a task, s", 1.0),
     }
