@@ -11,12 +11,17 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from graphflow.engine.episode import Task
 from graphflow.experiment.choosing import figures
 from graphflow.experiment.choosing.exam import marks, measured, oracle
 from graphflow.experiment.choosing.generator import single
+from graphflow.experiment.choosing.structure import ENOUGH, Structure
 from graphflow.experiment.experiments import experiment
 from graphflow.experiment.serve import House
+from graphflow.generator.outcomes import OutcomeTable
+from graphflow.methods.best_fixed import BestFixed
 from tests.experiment.small import SMALL
+from tests.generator.small import COT, LIBRARY, RUN, row
 from tests.tiny import tiny_backbone
 
 
@@ -70,6 +75,24 @@ def test_seeds_are_averaged_task_by_task_and_new_workflows_told_apart() -> None:
     assert (mean["new_share"], mean["new_metric"], first["new_metric"]) == (0.25, 1.0, None)
 
 
+def test_what_family_and_level_say_by_hand() -> None:
+    """Of family f, level 1 takes COT and level 2 takes RUN; level 3 has too few tasks."""
+    table, known = OutcomeTable(), {}
+    for level, count, best in ((1, ENOUGH, COT), (2, ENOUGH + 1, RUN), (3, ENOUGH - 1, COT)):
+        for index in range(count):
+            task = Task(f"{level}-{index}", "b", "gsm8k", "x", level=level, family="f")
+            known[task.id] = task
+            for workflow in (COT, RUN):
+                table.add(row(task, workflow, float(workflow is best)), workflow)
+    fixed = BestFixed(LIBRARY, {flow.name: flow for flow in (COT, RUN)})
+    fixed.fit(table)
+    picks = Structure(table, known, fixed)
+    tasks = [Task("new", "b", "gsm8k", "x", level=level, family="f") for level in (1, 2, 3)]
+    tasks.append(Task("new", "b", "gsm8k", "x", level=2, family="another"))
+    assert picks.groups == 2
+    assert picks.build_many(tasks) == [COT, RUN, COT, COT], "COT is best on 15 of 24"
+
+
 def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_backbone()
     monkeypatch.setattr(House, "backbone", lambda self, config: tiny)
@@ -102,7 +125,7 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     own = frame[frame["factor"] != "left out"]
     assert len(own) == 3 * (own["benchmark"] == "mean").sum(), "two benchmarks and their mean"
     assert set(means.index.get_level_values("setting")) == {
-        *("best fixed", "best single workflow", "retrieve_top1", "random", "oracle"),
+        *("best fixed", "best single workflow", "retrieve_top1", "best by family and level", "random", "oracle"),
         *("gsm8k", "gsm8k, nearest", "hotpotqa", "hotpotqa, nearest"),
         *("before", "merged", "1 epochs more", "trained anew"),
         *("expected", "best", "hashing", "backbone", "tokens=0", "tokens=1"),

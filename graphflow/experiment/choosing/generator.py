@@ -1,8 +1,8 @@
 """`generator`: what objectives, text features, layers, decoding and rewards are worth, each with several seeds.
 
 Every setting is trained on one outcome table and picks workflows for the same test and held-out tasks, beside what it
-has to beat: the best fixed workflow of every benchmark, the workflow of the nearest training task, random ones, and the
-oracle, which knows every outcome.
+has to beat: the best fixed workflow of every benchmark, the workflow of the nearest training task, random ones, the
+best one for the kind of problem that a task was generated from, and the oracle, which knows every outcome.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 
 from graphflow.experiment.choosing.exam import MEAN, Exam, Pick, measured, oracle
 from graphflow.experiment.choosing.figures import REWARD, draw_generator
+from graphflow.experiment.choosing.structure import Structure
 from graphflow.experiment.choosing.transfer import grown, left_out
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.config import Config
@@ -30,6 +31,7 @@ from graphflow.methods.retrieve_top1 import RetrieveTop1
 
 REFERENCE = "reference"
 FIXED, SINGLE, NEAREST, RANDOM, ORACLE = "best fixed", "best single workflow", "retrieve_top1", "random", "oracle"
+KNOWN = "best by family and level"
 SPLITS = ("test", "heldout")
 SHOWN = ("factor", "setting", "metric", "metric_sd", "gain", "gain_lo", "gain_hi", "gap_closed", "llm_calls", "tokens")
 
@@ -146,8 +148,12 @@ def _references(study: Study, exam: Exam, table: OutcomeTable, every: Any, bar: 
     library, workflows, seeds = study.house.library, study.house.workflows, range(study.size("seeds"))
     nearest = RetrieveTop1(library, workflows, study.house.encoder(exam.config), exam.config.generator.reward)
     nearest.fit(table)
+    fixed = BestFixed(library, workflows)
+    fixed.fit(table)
+    training = (example.task for _, own in study.house.training(exam.config).values() for example in own)
     picks: dict[str, list[Pick]] = {
         NEAREST: [nearest.build_many],
+        KNOWN: [Structure(table, {task.id: task for task in training}, fixed).build_many],
         RANDOM: [Random(library, workflows, seed).build_many for seed in seeds],
     }
     best, known = oracle(every), set(table.workflows)
