@@ -1,6 +1,6 @@
 """What could be known of a task beyond its text: the family of problems that it was generated from, and its level.
 
-The best workflow of every (family, level) on training tasks shows what a choice can win that goes by the kind of problem
+The best workflow of every (family, level) on training tasks shows what a choice can win that goes by the problem's kind
 alone. What the oracle has beyond it hangs on particular numbers and names, and on luck.
 """
 
