@@ -11,7 +11,7 @@ from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Flight
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.episode import StepRecord
-from graphflow.engine.fidelity import compare
+from graphflow.engine.fidelity import Exact, compare, exact_logits
 from graphflow.engine.job import Job
 from graphflow.engine.memory import Limits, Memory
 from graphflow.engine.parse import LETTERS, parse_choice, parse_output
@@ -41,6 +41,9 @@ class Call:
 class Calls:
     """Turns steps into requests, and replies into results.
 
+    Attributes:
+        exact: Gives the exact logits that steps are compared with.
+
     Args:
         backbone: The model.
         library: Operations.
@@ -61,6 +64,7 @@ class Calls:
     ):
         self.backbone, self.library, self.memory = backbone, library, memory
         self.config, self.toolbox, self.stop_clock = config, toolbox, stop_clock
+        self.exact: Exact = exact_logits
         self.weigher = Weigher(backbone, memory.store)
 
     def call(self, job: Job, step: Step) -> Call:
@@ -137,7 +141,7 @@ class Calls:
         began = time.perf_counter()
         before = (*request.context.tokens, *request.pending, *request.prompt)
         rows = [
-            compare(self.backbone, before, output, logits)
+            compare(self.backbone, before, output, logits, self.exact)
             for output, logits in zip(reply.outputs, reply.logits, strict=True)
         ]
         record.kl = sum(kl for kl, _ in rows) / len(rows)

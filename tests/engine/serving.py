@@ -93,10 +93,10 @@ def logit_errors():
     """Collects the largest difference of each measured step's logits from those of a stand-alone run."""
     errors, original = [], calls_module.compare
 
-    def measured(backbone, context, output, used):
+    def measured(backbone, context, output, used, *more):
         exact = exact_logits(backbone, [*context, *output[:-1]], len(output))
         errors.append(float((exact - used).abs().max()))
-        return original(backbone, context, output, used)
+        return original(backbone, context, output, used, *more)
 
     calls_module.compare = measured
     try:

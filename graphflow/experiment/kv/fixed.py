@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphflow.engine.executor import Executor
+from graphflow.engine.fidelity import Remembered
 from graphflow.engine.gate import Build
 from graphflow.engine.sandbox import Sandbox
 from graphflow.engine.tools import ToolBox
@@ -17,6 +18,9 @@ from graphflow.experiment.run import Job, Server, identity, run_cell
 from graphflow.experiment.serve import House, use_threads
 from graphflow.kv import KVConfig, StateMode
 from graphflow.wgraph.workflow import Workflow
+
+EXACT = Remembered()
+"""Cells that read one reference are compared with exact state on the same tokens: it is computed once."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def replay(house: House, config: Config, flows: Flows, written: RunDir) -> Job:
     """A cell on what a `reference` wrote, ready to run."""
 
     def replayed(_: Job, executor: Executor) -> Executor:
+        executor.calls.exact = EXACT
         return use(executor, Replayer(executor.decoder, read_outputs(written.path / OUTPUTS)))
 
     return _job(house, config, flows, {"reads": written.run_id}, replayed)
