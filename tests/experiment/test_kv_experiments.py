@@ -208,7 +208,7 @@ def test_equal_divergence_by_hand() -> None:
     ours = {"kv_mode": "differential", "state": "d", "label": "d sparse"}
     frame = pd.DataFrame(
         [
-            {**common, **rival, "kl_mean": 0.1, "op_bytes_a_task": 100.0},
+            {**common, **rival, "kl_mean": 0.08, "kl_hi": 0.1, "op_bytes_a_task": 100.0},
             {**common, **ours, "density": 0.1, "kl_mean": 0.2, "op_bytes_a_task": 10.0},  # smaller, not as close
             {**common, **ours, "density": 0.25, "kl_mean": 0.1, "op_bytes_a_task": 25.0},
             {**common, **ours, "density": 0.5, "kl_mean": 0.0, "op_bytes_a_task": 50.0},
