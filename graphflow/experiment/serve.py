@@ -117,8 +117,6 @@ class House:
         """
         benchmark = self.benchmark(config.benchmark)
         facts = {**self.facts(config), "benchmark_version": benchmark.version}
-        if data := self.data(config):
-            facts["data"] = data
         return Job(config, facts, lambda: self.open(config, benchmark, on_fit), benchmark.metric_name)
 
     def tasks_left(self, job: Job) -> int:
@@ -128,7 +126,12 @@ class House:
         return len(self.examples(job.config)) - len(job.run_dir.lines())
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """What names in the config stand for."""
+        """What names in the config stand for, the data included."""
+        data = self.data(config)
+        return {**self.machinery(config), **({"data": data} if data else {})}
+
+    def machinery(self, config: Config) -> dict[str, Any]:
+        """As `facts`, of code, weights and machine."""
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
         weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
         return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
@@ -155,8 +158,8 @@ class House:
         }
 
     def executed(self, config: Config) -> dict[str, Any]:
-        """As `facts`, of executions that no method chose: another generator does not undo them."""
-        return {**self.facts(config), "repository": self.execution}
+        """As `machinery`, of executions that no method chose: another generator does not undo them."""
+        return {**self.machinery(config), "repository": self.execution}
 
     def open(self, config: Config, benchmark: Benchmark, on_fit: Ignore) -> Server:
         """The server of a cell."""
