@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -20,7 +22,7 @@ from graphflow.backbone.checksums import check_checksums
 from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
 from graphflow.backbone.shared_attention import use_shared_attention
 from graphflow.backbone.shared_batch import ResidualBatch, SharedBatch
-from graphflow.backbone.turns import TurnFormat, turn_format
+from graphflow.backbone.turns import TurnFormat, Written, turn_format
 from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 from graphflow.kv.snapshot import ModelIdentity
@@ -86,6 +88,7 @@ class Backbone:
         turns: Its turn format.
         revision: Commit or tag on the hub, for messages.
         rope: Its rotary embedding.
+        stops: Ids that end an output, the one that a context holds first.
         fingerprint: Hash of the weights' shapes and a sample of their values: whose state a store holds.
 
     Args:
@@ -114,7 +117,7 @@ class Backbone:
         self.rope: Rope = rope_of(model)
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.device: torch.device = next(model.parameters()).device
-        self.stop: int = tokenizer.convert_tokens_to_ids(turns.stop)
+        self.stops = stop_ids(tokenizer, turns)
         self.fingerprint = _fingerprint(model)
 
     def shape(self, dtype: torch.dtype) -> KVShape:
@@ -129,9 +132,38 @@ class Backbone:
         tokenizer = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
         return ModelIdentity(self.name, self.fingerprint, tokenizer, self.revision)
 
+    @property
+    def stop(self) -> int:
+        """The token that ends an output and that a context holds; once it is set, no other token ends outputs."""
+        return self.stops[0]
+
+    @stop.setter
+    def stop(self, token: int) -> None:
+        self.stops = (token,)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Finds names of special tokens."""
+        added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+        return re.compile("|".join(re.escape(token.content) for token in added if token.special) or "(?!)")
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The tokenizer with no special tokens: their names are text."""
+        plain = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of a whole segment; special tokens are those written in the text."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Token ids of a whole segment; special tokens are those that the turn format wrote, see `Written`."""
+        if not isinstance(text, Written) or not self._special.search(text.given):
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        begins = max((mark.end() for mark in self._special.finditer(text.before)), default=0)
+        mark = self._special.search(text.after)
+        ends = mark.start() if mark else len(text.after)
+        plain = text.before[begins:] + text.given + text.after[:ends]
+        ids = self._plain.encode(plain, add_special_tokens=False).ids
+        return [*self.encode(text.before[:begins]), *ids, *self.encode(text.after[ends:])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an output, without special tokens."""
@@ -173,6 +205,13 @@ class Backbone:
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits, float32 (..., vocabulary)."""
         return logits_of(self.model, hidden)
+
+
+def stop_ids(tokenizer: Any, turns: TurnFormat) -> tuple[int, ...]:
+    """Ids of the tokens that end an output, as far as the tokenizer has them; the first is that of ``turns.stop``."""
+    there = tokenizer.get_vocab()
+    others = (there[token] for token in turns.ends if token in there)
+    return tuple(dict.fromkeys((tokenizer.convert_tokens_to_ids(turns.stop), *others)))
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -11,6 +11,9 @@ the system turn included that the first two write where a conversation brings no
 before the task it is the system message. Gemma's template has no system role and refuses two user turns in a row; both
 happen here, each turn written as the template writes one. The templates of Llama and Gemma strip white space around a
 message, so texts should have none. The mini format is ours.
+
+Only a turn format writes special tokens. A task, a tool result or another branch's output that holds the name of one
+holds text: a segment remembers which part of it was given (`Written`), and `Backbone.encode` reads that part as text.
 """
 
 from __future__ import annotations
@@ -18,6 +21,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphflow.errors import UnknownNameError, unknown_name
+
+
+class Written(str):
+    """The text of a segment, which knows the part that no turn format wrote.
+
+    Attributes:
+        before: What the turn format wrote before it.
+        given: That part; names of special tokens in it are text.
+        after: What the turn format wrote after it.
+    """
+
+    before: str
+    given: str
+    after: str
+
+    def __new__(cls, before: str, given: str, after: str) -> Written:
+        """The three parts together."""
+        whole = super().__new__(cls, before + given + after)
+        whole.before, whole.given, whole.after = before, given, after
+        return whole
 
 
 @dataclass(frozen=True)
@@ -34,6 +57,7 @@ class TurnFormat:
         given: Before and after another branch's output at a join.
         stop: Special token that ends an output.
         closing: What follows an output in the context, the stop token included.
+        ends: Other special tokens that end an output, where the tokenizer has them; no context holds them.
     """
 
     bos: str
@@ -45,10 +69,15 @@ class TurnFormat:
     given: tuple[str, str]
     stop: str
     closing: str
+    ends: tuple[str, ...] = ()
 
-    def write_task(self, text: str) -> str:
+    def write_task(self, text: str) -> Written:
         """The first segment of every context."""
-        return f"{self.bos}{self.task[0]}{text}{self.task[1]}"
+        return Written(self.bos + self.task[0], text, self.task[1])
+
+    def write_question(self, text: str) -> Written:
+        """The task's segment where an operation's prompt begins the context: the operation-first layout."""
+        return Written(self.task[0], text, self.task[1])
 
     def write_operation(self, prompt: str) -> str:
         """An operation's segment: identical for every request, so its KV can be shared."""
@@ -58,13 +87,13 @@ class TurnFormat:
         """An operation's segment at the beginning of a context: the operation-first layout."""
         return f"{self.instruction[0]}{prompt}{self.instruction[1]}"
 
-    def write_tool(self, text: str) -> str:
+    def write_tool(self, text: str) -> Written:
         """A tool result as dynamic text."""
-        return f"{self.tool[0]}{text}{self.tool[1]}"
+        return Written(self.tool[0], text, self.tool[1])
 
-    def write_given(self, label: str, text: str) -> str:
+    def write_given(self, label: str, text: str) -> Written:
         """A labelled output of another branch as dynamic text."""
-        return f"{self.given[0]}{label}: {text}{self.given[1]}"
+        return Written(f"{self.given[0]}{label}: ", text, self.given[1])
 
 
 MINI = TurnFormat(
@@ -88,6 +117,7 @@ QWEN = TurnFormat(
     given=("<|im_start|>user\n", "<|im_end|>\n"),
     stop="<|im_end|>",
     closing="<|im_end|>\n",
+    ends=("<|endoftext|>",),
 )
 LLAMA_SYSTEM = (  # the date is the one that Llama 3.1's template writes unless it is given another
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
@@ -106,6 +136,7 @@ LLAMA = TurnFormat(
     given=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
     stop="<|eot_id|>",
     closing="<|eot_id|>",
+    ends=("<|end_of_text|>", "<|eom_id|>"),
 )
 GEMMA = TurnFormat(
     bos="<bos>",
@@ -117,6 +148,7 @@ GEMMA = TurnFormat(
     given=("<start_of_turn>user\n", "<end_of_turn>\n"),
     stop="<end_of_turn>",
     closing="<end_of_turn>\n",
+    ends=("<eos>",),
 )
 FORMATS = {"mini": MINI, "qwen": QWEN, "llama": LLAMA, "gemma": GEMMA}
 

@@ -62,7 +62,8 @@ def aflow_math_score(answer: str, reference: str, by: MathJudge | None = None) -
     """1.0 if the answer of a text equals a reference that `aflow_math_answer` took out of a solution.
 
     Equal strings are equal, two numbers within 1e-3; the rest is evaluated by sympy, in a process that is stopped
-    when it takes too long (AFlow's own has no limit).
+    when it takes too long (AFlow's own has no limit). A text that is more than an expression is not evaluated and
+    equals nothing; AFlow's own runs it.
 
     Args:
         answer: What the workflow answered.

@@ -43,7 +43,7 @@ class BenchmarkConfig:
     Attributes:
         name: Benchmark name, for example ``gsm8k`` or ``mini-gsm8k``.
         data_dir: Folder with the original files (``<data_dir>/gsm8k/test.jsonl`` ...); empty means the hub.
-        revision: Hub revision that replaces the pinned one; empty keeps the pinned one.
+        revision: Hub revision that replaces the pinned one of the repository with the test rows; empty keeps it.
         variant: Which subset of the original, where there are several; empty means the default one. ``aflow`` means
             AFlow's subset, sizes and order.
         train_size: Rows of the training split; 0 means all of them, for generated suites their default.
@@ -102,6 +102,7 @@ class Benchmark(ABC):
         version: Version of the scoring in use; raised whenever scores of old and new rows are not comparable.
         splits: Names of its splits.
         scorings: The scorings it knows.
+        external: Whether its rows come from outside, so that code and settings do not tell what they are.
     """
 
     name: str = ""
@@ -110,6 +111,7 @@ class Benchmark(ABC):
     version: int = 1
     splits: tuple[str, ...] = SPLITS
     scorings: tuple[str, ...] = SCORINGS[:1]
+    external: bool = False
 
     def __init__(self, config: BenchmarkConfig, sandbox: Sandbox | None = None) -> None:
         if config.scoring not in self.scorings:
@@ -158,6 +160,10 @@ class Benchmark(ABC):
         if limit is None:
             limit = self.config.limit or len(loaded)
         return loaded[:limit]
+
+    def statistics(self) -> dict[str, int]:
+        """What scoring has counted since this process began, for the run record."""
+        return {}
 
     def score_many(self, examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
         """Scores of many answers, in order."""

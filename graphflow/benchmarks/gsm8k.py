@@ -1,7 +1,7 @@
 """GSM8K: grade-school word problems, scored on one number (Cobbe et al. 2021).
 
 The official scorer (openai/grade-school-math, dataset.py) reads the number after "####" and knows nothing else; an
-answer without that marker is scored here on its last number.
+answer without a number behind that marker is scored here on its last number.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from graphflow.engine.episode import Task
 from graphflow.engine.tools.text import NUMBER, last_number
 
 TOLERANCE = 1e-6
-MARKED = re.compile(r"####([^\n]*)")
+ALONE = re.compile(rf"####[ \t*$`]*({NUMBER.pattern})[ \t*$`%.]*(?:\n|\Z)")
+NEXT = re.compile(rf"####[ \t*$`]*((?>{NUMBER.pattern}))(?![.):][ \t*]*\w)")  # not a heading "#### 2. Total"
 FORMAT = "Reason step by step. End with a line '#### N', where N is the final number."
 REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 
 
 def number_answer(text: str) -> float | None:
-    """The number a text answers with: the first after the last "####", else its last one; None without any."""
-    marked = MARKED.findall(text)
-    found = NUMBER.search(marked[-1]) if marked else None
-    return last_number(found.group() if found else text)
+    """The number a text answers with; None without any.
+
+    It is the last that stands alone behind "####", the official form; else the last that stands right behind "####" and
+    numbers no heading; else the last of the text. A heading such as "#### Step 3:" is no answer.
+    """
+    marked = ALONE.findall(text) or NEXT.findall(text)
+    return last_number(marked[-1] if marked else text)
 
 
 def gsm8k_score(answer: str, reference: str) -> float:

@@ -9,9 +9,9 @@ import ast
 import doctest
 import re
 
-from graphflow.benchmarks.base import Example
+from graphflow.benchmarks.base import BenchmarkError, Example
 from graphflow.benchmarks.code import CodeBenchmark
-from graphflow.benchmarks.loading import Row, Source, required
+from graphflow.benchmarks.loading import Row, Source, place, python, required
 from graphflow.engine.episode import Task
 
 FORMAT = "Complete this Python function. Answer with the whole program in one ```python block."
@@ -50,6 +50,11 @@ def as_assert(call: str, value: str, entry_point: str) -> str:
     return f"assert {call} == {value}" if plain else ""
 
 
+def defines(module: ast.Module, name: str) -> bool:
+    """Whether a module defines a function of that name."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in module.body)
+
+
 class HumanEval(CodeBenchmark):
     """All problems are carved into validation and test; the training split is the validation split."""
 
@@ -61,10 +66,22 @@ class HumanEval(CodeBenchmark):
         files = ("humaneval/HumanEval.jsonl", "humaneval/HumanEval.jsonl.gz")
         return {"test": Source(files, "openai/openai_humaneval", (), ("test",), REVISION)}
 
+    def order(self, row: Row) -> int | None:
+        """See `FileBenchmark.order`."""
+        number = re.fullmatch(r"HumanEval/(\d+)", str(row.get("task_id")))
+        return int(number[1]) if number else None
+
     def example(self, index: int, row: Row, source: Source) -> Example:
         """See `FileBenchmark.example`."""
         prompt, entry_point, test = required(row, source, index, prompt=str, entry_point=str, test=str)
         (solution,) = required(row, source, index, canonical_solution=str)
+        if not entry_point.isidentifier():
+            raise BenchmarkError(
+                f"{place(source, index)}: field 'entry_point' must be the name of a function, got {entry_point!r:.60}"
+            )
+        if not defines(python(test, source, index, "test"), "check"):
+            raise BenchmarkError(f"{place(source, index)}: field 'test' must define the function 'check'")
+        python(prompt + solution, source, index, "canonical_solution")
         task = Task(
             id=f"{self.name}/{source.split}/{index}",
             benchmark=self.name,

@@ -6,16 +6,20 @@ training split is the validation split: that part of the data is there to train 
 
 The variant ``aflow`` has AFlow's sizes and AFlow's shuffle: numpy's seed 42 over the rows in their original order, the
 first rows are validation (geekan/MetaGPT at 56d0af1, metagpt/ext/aflow/benchmark/utils.py).
+
+The hub and the original files do not always have the same order. Rows that have something to sort by are sorted before
+they are numbered and split (`FileBenchmark.order`), so that both give the same examples.
 """
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import random
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +44,7 @@ class Source:
         configs: Dataset configurations, read one after the other; empty means the default one.
         splits: Splits on the hub, read one after the other.
         revision: Pinned commit of the dataset.
+        places: Where each row of the benchmark stands in its source, for messages; empty where that is the same.
     """
 
     files: tuple[str, ...]
@@ -47,6 +52,7 @@ class Source:
     configs: tuple[str, ...]
     splits: tuple[str, ...]
     revision: str
+    places: tuple[int, ...] = ()
 
     @property
     def split(self) -> str:
@@ -65,8 +71,8 @@ class FileBenchmark(Benchmark):
         aflow_sizes: Validation and test rows of the variant ``aflow``.
     """
 
-    scorings = SCORINGS
-    versions: dict[str, int] = {"strict": 2, "aflow": 1}
+    scorings, external = SCORINGS, True
+    versions: dict[str, int] = {"strict": 3, "aflow": 2}
     variants: tuple[str, ...] = ("original", AFLOW)
     aflow_sizes: tuple[int, int] = (0, 0)
 
@@ -84,7 +90,11 @@ class FileBenchmark(Benchmark):
 
     @abstractmethod
     def example(self, index: int, row: Row, source: Source) -> Example:
-        """The example of a row; ``index`` is its place in the original file."""
+        """The example of a row; ``index`` is its place among the rows in order."""
+
+    def order(self, row: Row) -> Any:
+        """What rows are sorted by, whatever order their source has them in; None keeps that order."""
+        return None
 
     def selected(self, items: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """The numbered test rows that the variant keeps; all of them unless overridden."""
@@ -95,7 +105,11 @@ class FileBenchmark(Benchmark):
         sources = self.sources()
         own = split == "train" and "train" in sources
         source = sources["train" if own else "test"]
-        rows = list(enumerate(read_rows(source, self.config)))
+        # The revision is one of the repository that is tested on; training rows of another one keep their own.
+        revision = self.config.revision if source.hub == sources["test"].hub else ""
+        read = read_rows(source, self.config.data_dir, revision)
+        source = replace(source, places=tuple(self.places(read)))
+        rows = [(number, read[at]) for number, at in enumerate(source.places)]
         if not own:
             part = "validation" if split == "train" else split
             rows = self.selected(rows)
@@ -104,6 +118,11 @@ class FileBenchmark(Benchmark):
         if size > len(rows):
             raise BenchmarkError(f"benchmark.{split}_size is {size}, but {self.name} has {len(rows)} such rows")
         return [self.example(index, row, source) for index, row in rows[: size or None]]
+
+    def places(self, rows: list[Row]) -> list[int]:
+        """Places of rows in their source, in the order of `order`; as they are if a row has nothing to sort by."""
+        keys = [self.order(row) for row in rows]
+        return sorted(range(len(rows)), key=None if None in keys else keys.__getitem__)
 
     def carve_aflow(self, rows: list[Item], split: str) -> list[Item]:
         """AFlow's validation or test part of rows.
@@ -128,22 +147,27 @@ def carve(rows: list[Item], split: str, config: BenchmarkConfig) -> list[Item]:
     return [rows[i] for i in (order[:cut] if split == "validation" else order[cut:])]
 
 
-def read_rows(source: Source, config: BenchmarkConfig) -> list[Row]:
-    """All rows of a source, from ``config.data_dir`` if that is set, else from the hub.
+def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
+    """All rows of a source.
+
+    Args:
+        source: Where they are.
+        data_dir: Folder with the original files; empty reads the hub.
+        revision: Hub revision that replaces the pinned one.
 
     Raises:
         BenchmarkError: If the file is absent or not JSON rows, or the hub cannot be reached.
     """
-    if not config.data_dir:
-        return list(hub_rows(source, config.revision or source.revision))
-    folder = Path(config.data_dir).expanduser()
+    if not data_dir:
+        return list(hub_rows(source, revision or source.revision))
+    folder = Path(data_dir).expanduser()
     for name in source.files:
         if name.endswith("/") and (folder / name).is_dir():
             return folder_rows(folder / name)
         if (folder / name).is_file():
             return file_rows(folder / name)
     raise BenchmarkError(
-        f"benchmark.data_dir={config.data_dir} lacks {' or '.join(source.files)}; put the original file there, "
+        f"benchmark.data_dir={data_dir} lacks {' or '.join(source.files)}; put the original file there, "
         f"or leave benchmark.data_dir empty to read {source.hub} from the hub"
     )
 
@@ -212,7 +236,49 @@ def hub_rows(source: Source, revision: str) -> Iterator[Row]:
 
 def place(source: Source, index: int) -> str:
     """Where a row is, for messages."""
-    return f"{source.files[0]}, row {index + 1}"
+    return f"{source.files[0]}, row {(source.places[index] if source.places else index) + 1}"
+
+
+def texts(row: Row, source: Source, index: int, field: str) -> list[str]:
+    """The value of a field that is a list of texts.
+
+    Raises:
+        BenchmarkError: If the field is missing or anything else.
+    """
+    (value,) = required(row, source, index, **{field: list})
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, str):
+            raise BenchmarkError(
+                f"{place(source, index)}: field {field!r} must be a list of str, got {item!r:.60} as its item {number}"
+            )
+    return value
+
+
+def one_of(row: Row, source: Source, index: int, field: str, allowed: Collection[str]) -> str:
+    """The value of a field that may be absent (then empty).
+
+    Raises:
+        BenchmarkError: If there is another value.
+    """
+    value = row.get(field, "")
+    if not isinstance(value, str) or value and value not in allowed:
+        names = ", ".join(allowed)
+        raise BenchmarkError(f"{place(source, index)}: field {field!r} must be one of {names}, got {value!r:.60}")
+    return value
+
+
+def python(code: str, source: Source, index: int, field: str) -> ast.Module:
+    """The syntax tree of a field.
+
+    Raises:
+        BenchmarkError: If it is not Python.
+    """
+    try:
+        return ast.parse(code)
+    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+        raise BenchmarkError(
+            f"{place(source, index)}: field {field!r} is not Python ({error}): {code!r:.60}"
+        ) from error
 
 
 def required(row: Row, source: Source, index: int, **types: type) -> tuple[Any, ...]:

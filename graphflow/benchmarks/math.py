@@ -3,6 +3,7 @@ r"""MATH: competition problems, scored by mathematical equivalence of the last `
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from graphflow.benchmarks.aflow import aflow_math_answer, aflow_math_score
 from graphflow.benchmarks.base import BenchmarkError, Example
@@ -12,6 +13,7 @@ from graphflow.engine.episode import Task
 from graphflow.engine.tools.text import final_answer, last_boxed
 
 LONGEST = 600
+TOLERANCE = Fraction(1, 10**6)
 FORMAT = r"Please reason step by step, and put your final answer within \boxed{}."  # as in Qwen2.5-Math's model card
 SUBJECTS = (
     "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
@@ -21,14 +23,20 @@ AFLOW_SUBJECTS = ("Counting & Probability", "Number Theory", "Prealgebra", "Prec
 AFLOW_ROWS = 605  # rows of level 5 in these subjects of the test set: 123 + 154 + 193 + 135
 REVISION_500 = "ff5b20257d8185524591543f8ff5993951537bb8"
 REVISION_FULL = "21a5633873b6a120296cce3e2df9d5550074f4a3"
+THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\,|\\!|,\\!)\d{3})+)(?!\d)")
+APART = re.compile(r"(?<=\d)(?:\\[!,;: ]|~|\s)+(?=[\d.])")  # "1 2" is not 12
 DROPPED = re.compile(r"\\left|\\right|\\!|\\,|\\;|\\:|\\ |~|\\?\$|\\?%|\^\{?\\circ\}?|\\displaystyle|\s")
 TEXT = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{([^{}]*)\}")
 PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
 
 
 def plain_math(text: str) -> str:
-    """A LaTeX answer without spacing, sizing, units signs and text wrappers: for the quick comparison only."""
-    text = TEXT.sub(r"\1", text.strip().rstrip("."))
+    """A LaTeX answer without spacing, sizing, units signs and text wrappers: for the quick comparison only.
+
+    Spacing stays, as one sign, between digits that are no thousands.
+    """
+    text = THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), TEXT.sub(r"\1", text.strip().rstrip(".")))
+    text = APART.sub("\u2423", text)
     text = DROPPED.sub("", text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace("{,}", ","))
     grouped = re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text)
     return text.replace(",", "") if grouped else text
@@ -40,7 +48,9 @@ def quick_equal(answer: str, reference: str) -> bool | None:
     if given == wanted:
         return bool(given)
     if PLAIN_NUMBER.fullmatch(given) and PLAIN_NUMBER.fullmatch(wanted):
-        return abs(float(given) - float(wanted)) <= 1e-6
+        if max(len(given), len(wanted)) > LONGEST:
+            return False
+        return abs(Fraction(given) - Fraction(wanted)) <= TOLERANCE
     return None
 
 
@@ -94,6 +104,12 @@ class MATH(FileBenchmark):
             full["test"] = Source(("math/math500.jsonl",), "HuggingFaceH4/MATH-500", (), ("test",), REVISION_500)
         return full
 
+    def order(self, row: Row) -> tuple[str, ...] | None:
+        """See `FileBenchmark.order`; a row of the full set has no name, and hub and folder no common order."""
+        unique = row.get("unique_id")
+        parts = (unique,) if unique else (subject_of(row), row.get("problem"), row.get("solution"))
+        return tuple(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
+
     def selected(self, items: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """See `FileBenchmark.selected`."""
         if self.variant != AFLOW:
@@ -105,6 +121,11 @@ class MATH(FileBenchmark):
                 f"{', '.join(AFLOW_SUBJECTS)}; there are {len(kept)} such rows among {len(items)}"
             )
         return kept
+
+    def statistics(self) -> dict[str, int]:
+        """See `Benchmark.statistics`; of the process that compares, which all MATH scoring of a process shares."""
+        by = self.judge or judge()
+        return {"comparisons": by.comparisons, "timeouts": by.timeouts, "retries": by.retries}
 
     def score(self, example: Example, answer: str) -> float:
         """Mathematical equivalence; see `math_score` and `aflow_math_score`."""

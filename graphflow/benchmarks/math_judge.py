@@ -2,7 +2,8 @@
 
 The process (`graphflow/benchmarks/math_worker.py`) runs in bubblewrap where that works: no network, no files but the
 interpreter and its libraries. AFlow's comparison evaluates the answer as Python, so it needs that isolation, as
-programs do; math-verify only parses, and runs without it too.
+programs do, though only expressions are let through; math-verify only parses, and runs without it too. A verdict is not
+lost to a worker that somebody killed: the comparison is made once more, in a fresh one.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class MathJudge:
 
     Attributes:
         comparisons: Comparisons made.
-        timeouts: Those among them that ended without a verdict: killed at a limit, or out of memory.
+        timeouts: Those among them without a verdict, which count as not equal: stopped at a limit, or lost twice.
+        retries: Those that were made twice, because the process ended or hung before it had answered.
     """
 
     def __init__(self, cpu_s: int = CPU_S, wall_s: float = WALL_S, extra: tuple[str, ...] = ()) -> None:
         self.cpu_s, self.wall_s, self.extra = cpu_s, wall_s, extra
-        self.comparisons = self.timeouts = 0
+        self.comparisons = self.timeouts = self.retries = 0
         bwrap = shutil.which("bwrap") or ""
         self.problem = bubblewrap_problem(bwrap)
         self._bwrap = "" if self.problem else bwrap
@@ -74,8 +76,12 @@ class MathJudge:
         with self._lock:
             self.comparisons += 1
             limits = {"cpu_s": self.cpu_s, "wall_s": self.wall_s}
-            reply = self._ask({"id": self.comparisons, "kind": kind, "given": given, "wanted": wanted, **limits})
-            self.timeouts += reply == "limit"
+            request = {"id": self.comparisons, "kind": kind, "given": given, "wanted": wanted, **limits}
+            reply = self._ask(request)
+            if reply == "lost":
+                self.retries += 1
+                reply = self._ask(request)
+            self.timeouts += reply in ("limit", "lost")
         return reply == "yes"
 
     def close(self) -> None:
@@ -98,9 +104,9 @@ class MathJudge:
         except OSError:
             line = b""
         row = json.loads(line) if line else {}
-        if row.get("id") != request["id"]:  # the process ended or hangs: the next comparison gets a fresh one
+        if row.get("id") != request["id"] or row["reply"] == "lost":  # the process ended or hangs: take a fresh one
             self.close()
-            return "limit"
+            return "lost"
         return row["reply"]
 
     def _start(self) -> None:

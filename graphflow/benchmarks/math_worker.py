@@ -6,12 +6,21 @@ time, so that a verdict does not depend on what else the machine does; a wall cl
 starts from a clean state, whatever the one before it did. Request and reply are one JSON line each; the first line sent
 says "ready".
 
+AFlow's comparison hands the text to sympy's parser, which evaluates it as Python. A text that ran could make itself
+equal in any number of ways (write to the pipe that the verdict travels through, replace a function, be an object whose
+difference to everything is 0), and nothing in the same process can be hidden from it; so no text runs that is more than
+an expression of numbers, symbols and mathematical functions (`is_expression`). math-verify evaluates digits alone.
+
 It imports nothing of the package, since it runs where only sympy and math-verify can be read.
 """
 
+import builtins
 import ctypes
+import functools
 import gc
+import io
 import json
+import keyword
 import logging
 import os
 import resource
@@ -19,10 +28,13 @@ import select
 import signal
 import struct
 import sys
+import time
+import tokenize
 from math import isclose
 
 MEMORY = 2 << 30
 START_CPU_S, START_WALL_S = 30, 120.0
+CLOCK_S = 0.5  # what the kernel's count of CPU time may lack at a limit
 KNOWN = (  # compared at the start, so that what sympy loads lazily is there before any child is forked
     ("strict", r"\frac{1}{2}", "0.5"),
     ("strict", "(x+2)(x+3)", "x^2+5x+6"),
@@ -31,6 +43,10 @@ KNOWN = (  # compared at the start, so that what sympy loads lazily is there bef
     ("strict", r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     ("aflow", "(x+1)**2", "x**2+2*x+1"),
 )
+OPERATORS = frozenset("+ - * / // % ** ( ) [ ] , ! == != < > <= >= ^ | & ~".split())
+WORDS = frozenset(("True", "False", "None", "and", "or", "not", "in", "is", "if", "else"))
+FUNCTIONS = frozenset(("abs", "max", "min", "pow", "round", "sum", "sqrt", "cbrt", "root", "real_root", "gcd", "lcm"))
+CLASSES = frozenset(("Integer", "Rational", "Float", "Add", "Mul", "Pow", "Sum", "Product", "Integral", "Derivative"))
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
 
 
@@ -51,6 +67,8 @@ def aflow_equal(given, wanted):
     from sympy import N, simplify
 
     left, right = aflow_expression(given), aflow_expression(wanted)
+    if not all(is_expression(side) for side in (left, right) if isinstance(side, str)):
+        return False  # AFlow's scorer evaluates it once more, in N
     try:
         if simplify(left - right) == 0:  # pyright: ignore
             return True
@@ -67,12 +85,53 @@ def aflow_expression(text):
     from sympy.parsing.latex import parse_latex
     from sympy.parsing.sympy_parser import parse_expr
 
-    for parse in (parse_latex, parse_expr):
+    for parse in (parse_latex, parse_expr)[: 2 if is_expression(text) else 1]:
         try:
             return parse(text)
         except BaseException:
             pass
     return text
+
+
+def is_expression(text):
+    """Whether sympy's parser may evaluate a text: numbers, symbols, operators and mathematical functions alone.
+
+    No attribute, string, lambda, comprehension or assignment, and no name of Python or sympy but functions and
+    constants of mathematics (``pi``, ``sin``, ``max``): such a text can reach nothing, nor make a text that sympy would
+    evaluate. A name that means nothing is a symbol. The text is read as the parser does, which may join its lines.
+    """
+    try:
+        return all(
+            allowed_token(token)
+            for form in (text, text.replace("\n", ""))
+            for token in tokenize.generate_tokens(io.StringIO(form.strip()).readline)
+        )
+    except (tokenize.TokenError, SyntaxError):  # of a text that is no Python: the parser does not get past it either
+        return False
+
+
+def allowed_token(token):
+    """Whether a token may stand in an expression; see `is_expression`."""
+    match token.type:
+        case tokenize.NUMBER | tokenize.NEWLINE | tokenize.NL | tokenize.ENDMARKER:
+            return True
+        case tokenize.NAME:
+            return token.string in WORDS if keyword.iskeyword(token.string) else token.string not in forbidden_names()
+        case tokenize.OP | tokenize.ERRORTOKEN:  # until Python 3.12 "!" is an error, and so is a stray blank
+            return token.string in OPERATORS or token.string == " "
+    return False
+
+
+@functools.cache
+def forbidden_names():
+    """Names that mean something to sympy's parser and are not functions or constants of mathematics."""
+    import sympy
+
+    known = dict(vars(builtins))
+    exec("from sympy import *", known)
+    constants = {name for name, value in known.items() if isinstance(value, sympy.Basic)}
+    functions = {name for name, value in known.items() if isinstance(value, type) and issubclass(value, sympy.Function)}
+    return frozenset(known) - constants - (functions - {"Function"}) - FUNCTIONS - CLASSES
 
 
 COMPARISONS = {"strict": strict_equal, "aflow": aflow_equal}
@@ -97,7 +156,8 @@ def restrict(seconds, code):
 
 
 def compare(request, code):
-    """The verdict of a forked child: "yes", "no", or "limit" if it was killed or ended without one."""
+    """The verdict of a forked child: "yes" or "no"; "limit" if it was stopped at one, "lost" if it ended otherwise."""
+    deadline = time.monotonic() + request["wall_s"]
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
@@ -119,9 +179,10 @@ def compare(request, code):
     if select.select([readable], [], [], request["wall_s"])[0]:
         verdict = os.read(readable, 8)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    usage = os.wait4(child, 0)[2]
     os.close(readable)
-    return verdict.decode() or "limit"
+    stopped = time.monotonic() >= deadline or usage.ru_utime + usage.ru_stime >= request["cpu_s"] - CLOCK_S
+    return verdict.decode() or ("limit" if stopped else "lost")
 
 
 def main():

@@ -20,6 +20,7 @@ from graphflow.benchmarks.hotpotqa import aflow_hotpot_f1, hotpot_em, hotpot_f1
 from graphflow.benchmarks.math import math_score
 from graphflow.engine.episode import Task
 from graphflow.engine.sandbox import Sandbox
+from graphflow.engine.tools.text import final_answer
 
 
 class TextMetric(evaluate.Metric):
@@ -69,11 +70,12 @@ class MathAccuracy(TextMetric):
 
 
 class AnswerF1(TextMetric):
-    """HotpotQA: mean F1 and exact match."""
+    """HotpotQA: mean F1 and exact match of the final answers (for ``aflow``, of the whole texts)."""
 
     def _compute(self, *, predictions: list[str], references: list[str], **kwargs: Any) -> dict[str, float]:
         score = {"strict": hotpot_f1, "aflow": aflow_hotpot_f1}[chosen(kwargs)]
-        return {"f1": mean(score, predictions, references), "em": mean(hotpot_em, predictions, references)}
+        answers = predictions if score is aflow_hotpot_f1 else [final_answer(text) for text in predictions]
+        return {"f1": mean(score, answers, references), "em": mean(hotpot_em, answers, references)}
 
 
 class PassAt1(TextMetric):

@@ -243,7 +243,7 @@ class Batch:
             if flight.keep_logits:
                 row.logits.append(logits[index])
             row.output.append(_choose(logits[index], request.temperature, row.generator))
-            if row.output[-1] == self.backbone.stop or len(row.output) == request.max_tokens:
+            if row.output[-1] in self.backbone.stops or len(row.output) == request.max_tokens:
                 left[index] = None
                 if self._end(row, cache, index, cache.slots):
                     ended.append(flight)

@@ -97,9 +97,8 @@ class Memory(ABC):
         return self.store.nbytes()
 
     def behind(self, output: tuple[int, ...]) -> Text:
-        """What follows an output's tokens with KV: its last token, and the closing of the turn."""
-        stopped = output[-1] == self.backbone.stop
-        return Text((*output[-1:], *(self.closing[1:] if stopped else self.closing)))
+        """What follows an output's tokens with KV: its last token unless that one ended it, and the turn's closing."""
+        return Text((*(() if output[-1] in self.backbone.stops else output[-1:]), *self.closing))
 
 
 class SegmentMemory(Memory):

@@ -128,8 +128,7 @@ class OperationFirstMemory(TreeMemory):
 
     def begin(self, texts: Sequence[str]) -> list[Root]:
         """Branches with the tokens of a task; they run with the first call."""
-        before, after = self.backbone.turns.task
-        tasks = [tuple(self.backbone.encode(f"{before}{text}{after}")) for text in texts]
+        tasks = [tuple(self.backbone.encode(self.backbone.turns.write_question(text))) for text in texts]
         return [Root(Branch(Context(), (Text(ids),)), 0) for ids in tasks]
 
     def _prompt(self, text: str) -> tuple[int, ...]:

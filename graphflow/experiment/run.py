@@ -34,6 +34,7 @@ class Server:
         score: Scores answers, in order.
         shared_bytes: Base and residual bytes of the store now.
         peak_bytes: Peak of resident KV so far.
+        statistics: What scoring has counted so far, such as comparisons that were stopped at a limit.
     """
 
     examples: Sequence[Example]
@@ -42,6 +43,7 @@ class Server:
     score: Callable[[Sequence[Example], Sequence[str]], list[float]]
     shared_bytes: Callable[[], int]
     peak_bytes: Callable[[], int]
+    statistics: Callable[[], dict[str, int]] = dict
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,13 @@ def _close(job: Job, run_dir: RunDir, server: Server, resumed: int, seconds: flo
     if missing:
         raise RuntimeError(f"the engine gave no episode for {len(missing)} tasks, the first is {missing[0]!r}")
     answers = [by_task[example.task.id].answer for example in server.examples]
+    before = server.statistics()
     scores, lines = server.score(server.examples, answers), run_dir.lines()
+    counted = {name: count - before.get(name, 0) for name, count in server.statistics().items()}
     run_dir.finish(
         {
             "scores": {example.task.id: score for example, score in zip(server.examples, scores, strict=True)},
+            "scoring": counted,
             "shared_bytes": lines[-1]["shared_bytes"],
             "peak_bytes": max(line["peak_bytes"] for line in lines),
             "resumed_episodes": resumed,

@@ -126,14 +126,40 @@ class House:
         return len(self.examples(job.config)) - len(job.run_dir.lines())
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """What names in the config stand for."""
+        """What names in the config stand for, the data included."""
+        data = self.data(config)
+        return {**self.machinery(config), **({"data": data} if data else {})}
+
+    def machinery(self, config: Config) -> dict[str, Any]:
+        """As `facts`, of code, weights and machine."""
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
         weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
         return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
 
+    def data(self, config: Config) -> dict[str, str]:
+        """Digest of the examples that a cell reads from outside, by benchmark and split: other rows, another run.
+
+        The embedded suite is not among them: its examples are made by code, which `repository` stands for.
+        """
+        benchmark, split = self.benchmark(config.benchmark), config.split.value
+        found = {}
+        if benchmark.external:
+            found[f"{benchmark.name} {split}"] = self.examples(config)
+            if config.warmup:
+                found["warmup"] = benchmark.examples(config.fit.split.value, config.warmup)
+        served = {name: of_texts(rows) for name, rows in found.items()}
+        return served if config.method.name in UNTAUGHT else {**served, **self.learned(config)}
+
+    def learned(self, config: Config) -> dict[str, str]:
+        """As `data`, of the training examples."""
+        return {
+            f"{name} training": of_texts(examples)
+            for name, (_, examples) in self.training(config, external=True).items()
+        }
+
     def executed(self, config: Config) -> dict[str, Any]:
-        """As `facts`, of executions that no method chose: another generator does not undo them."""
-        return {**self.facts(config), "repository": self.execution}
+        """As `machinery`, of executions that no method chose: another generator does not undo them."""
+        return {**self.machinery(config), "repository": self.execution}
 
     def open(self, config: Config, benchmark: Benchmark, on_fit: Ignore) -> Server:
         """The server of a cell."""
@@ -153,6 +179,7 @@ class House:
             ),
             shared_bytes=lambda: executor.store_bytes().base + executor.store_bytes().residual,
             peak_bytes=lambda: executor.peak_bytes,
+            statistics=benchmark.statistics,
         )
 
     def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, asking: Asking | None = None) -> Executor:
@@ -185,13 +212,17 @@ class House:
         what = {name: plain[name] for name in ("backbone", "fit")}
         what["engine"] = {name: plain["engine"][name] for name in ("kv_dtype", "seed", "sandbox")}
         what["benchmark"] = [asdict(taught(config.benchmark, name)) for name in config.fit.benchmarks]
+        if data := self.learned(config):
+            what["data"] = data
         return RunDir(config.machine.runs_dir, "fit-" + digest({**what, **self.executed(config)}))
 
-    def training(self, config: Config) -> dict[str, tuple[Benchmark, list[Example]]]:
-        """Benchmark and training examples by benchmark name."""
+    def training(self, config: Config, external: bool = False) -> dict[str, tuple[Benchmark, list[Example]]]:
+        """Benchmark and training examples by benchmark name; with ``external`` those that come from outside alone."""
         chosen = {}
         for name in config.fit.benchmarks:
             benchmark = self.benchmark(taught(config.benchmark, name))
+            if external and not benchmark.external:
+                continue
             chosen[name] = (benchmark, benchmark.examples(config.fit.split.value, config.fit.train_tasks))
         return chosen
 
@@ -326,6 +357,11 @@ def taught(config: BenchmarkConfig, name: str) -> BenchmarkConfig:
     if name.startswith("mini-") and not config.name.startswith("mini-"):
         return BenchmarkConfig(name=name)
     return replace(config, name=name, limit=0)
+
+
+def of_texts(examples: Sequence[Example]) -> str:
+    """Digest of all that examples say: ids, texts, references, tests."""
+    return digest([repr(example) for example in examples])
 
 
 def use_threads(config: Config) -> None:

@@ -30,6 +30,11 @@ CASES = [
     ("#### 18 (6 times 3)", "18", 1.0, 0.0),
     ("#### 4\nNo, that is wrong.\n#### 18", "18", 1.0, 1.0),
     ("#### eighteen, so 18", "18", 1.0, 1.0),
+    ("#### Step 1: add\n2 + 3 = 5\n#### Step 2: so the total is\n2 * 9 = 18", "18", 1.0, 1.0),  # headings
+    ("#### 1. Add\n2 + 16\n#### 12. Total\nIt is 18.", "18", 1.0, 1.0),
+    ("#### 18\n#### Step 3: check\n9 * 2 = 18, not 17", "18", 1.0, 0.0),
+    ("#### **$1,018.00**.", "1018", 1.0, 1.0),
+    ("#### 17 or\n#### 18\n#### 16 is wrong", "18", 1.0, 0.0),  # the one that stands alone
     ("18 of 20", "18", 0.0, 0.0),  # without a marker the last number counts
     ("1/2", "0.5", 0.0, 0.0),  # no reference is a fraction, so none is computed
     ("50%", "50", 1.0, 1.0),

@@ -1,7 +1,10 @@
 """HotpotQA scoring by hand and on real rows."""
 
+import warnings
+
 import pytest
 
+from graphflow.benchmarks import BenchmarkConfig, build_benchmark
 from graphflow.benchmarks.hotpotqa import aflow_hotpot_f1, hotpot_em, hotpot_f1, normalize_answer
 
 
@@ -49,6 +52,35 @@ def test_every_real_row(real_benchmark):
         assert all(passage in example.task.text for passage in example.task.passages)
         assert example.task.family in ("bridge", "comparison")
         assert example.task.text.endswith("a few words only, or yes or no.")
+
+
+def test_the_sample_of_training_rows_says_what_it_is(real_benchmark, tmp_path, data_dir):
+    with pytest.warns(UserWarning, match="distractor_sample.jsonl is read in place of hotpot_dev_distractor_v1.json"):
+        examples = real_benchmark("hotpotqa").examples("test")
+    (tmp_path / "hotpotqa").mkdir()
+    rows = (data_dir / "hotpotqa" / "distractor_sample.jsonl").read_text().splitlines()
+    (tmp_path / "hotpotqa" / "hotpot_dev_distractor_v1.json").write_text(f"[{','.join(rows)}]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = build_benchmark(BenchmarkConfig(name="hotpotqa", data_dir=str(tmp_path)))
+        assert named.examples("test") == examples
+
+
+@pytest.mark.slow  # importing evaluate takes seconds
+def test_the_metric_scores_what_the_benchmark_scores(real_benchmark):
+    from graphflow.benchmarks.metrics import AnswerF1
+
+    answer = "Both passages say so.\nAnswer: {}"
+    for scoring in ("strict", "aflow"):
+        benchmark = real_benchmark("hotpotqa", scoring=scoring)
+        examples = benchmark.examples("test", limit=10)
+        texts = [answer.format(example.reference) for example in examples]
+        wanted = benchmark.score_many(examples, texts)
+        found = AnswerF1(keep_in_memory=True).compute(
+            predictions=texts, references=[example.reference for example in examples], scoring=scoring
+        )
+        assert found["f1"] == pytest.approx(sum(wanted) / 10)
+        assert found["em"] == (scoring == "strict")
 
 
 def test_aflow_asks_for_what_it_scores_the_answer_alone(real_benchmark):

@@ -163,6 +163,105 @@ def test_original_forms_of_files_are_read(tmp_path):
         build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path))).examples("test")
 
 
+def both_parts(benchmark):
+    return [item for split in ("validation", "test") for item in benchmark.examples(split)]
+
+
+@pytest.mark.parametrize("variant", ["original", "aflow"])
+def test_mbpp_is_the_same_from_the_hub_and_from_the_file(tmp_path, monkeypatch, variant):
+    import datasets
+
+    code = "def f(x):\n    return x"
+    rows = [
+        {"task_id": i, "prompt": f"P{i}", "code": code, "test_imports": [], "test_list": [f"assert f({i}) == {i}"]}
+        for i in range(2, 2 + 427)
+    ]
+    splits = {"prompt": rows[:7], "test": rows[7:264], "validation": rows[264:307], "train": rows[307:]}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, *, split, revision: splits[split])
+    (tmp_path / "mbpp").mkdir()
+    (tmp_path / "mbpp" / "sanitized-mbpp.json").write_text(json.dumps(rows))
+    hub, file = (
+        both_parts(build_benchmark(BenchmarkConfig(name="mbpp", data_dir=folder, variant=variant)))
+        for folder in ("", str(tmp_path))
+    )
+    assert [item.task.id for item in hub] == [item.task.id for item in file]
+    assert hub == file
+
+
+@pytest.mark.parametrize("name", ["math", "humaneval", "hotpotqa", "mbpp"])
+def test_the_order_of_real_rows_does_not_matter(tmp_path, data_dir, real_benchmark, name):
+    (source,) = (data_dir / name).iterdir()
+    target = tmp_path / name / source.name
+    target.parent.mkdir()
+    if source.suffix == ".json":
+        target.write_text(json.dumps(json.loads(source.read_text())[::-1]))
+    else:
+        target.write_text("\n".join(source.read_text().splitlines()[::-1]))
+    turned = build_benchmark(BenchmarkConfig(name=name, data_dir=str(tmp_path)))
+    assert both_parts(turned) == both_parts(real_benchmark(name))
+
+
+def test_a_revision_is_one_of_the_tested_repository(monkeypatch):
+    import datasets
+
+    asked = {}
+
+    def load(name, config, *, split, revision):
+        asked[name, split] = revision
+        return [{"problem": f"P{i}", "solution": r"\boxed{1}", "answer": "1"} for i in range(5)]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    for variant in ("math500", "full"):
+        benchmark = build_benchmark(BenchmarkConfig(name="math", revision="abc", variant=variant))
+        asked.clear()
+        for split in ("train", "test"):
+            benchmark.examples(split)
+        training = asked["EleutherAI/hendrycks_math", "train"]
+        if variant == "full":
+            assert set(asked.values()) == {"abc"}  # one repository has both
+        else:
+            assert asked["HuggingFaceH4/MATH-500", "test"] == "abc"
+            assert training == "21a5633873b6a120296cce3e2df9d5550074f4a3"
+
+
+MBPP_ROW = {"task_id": 2, "prompt": "p", "code": "def f(x): return x", "test_imports": [], "test_list": ["assert f(1)"]}
+HUMANEVAL_ROW = {
+    "task_id": "HumanEval/0", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return x\n",
+    "test": "def check(f):\n    assert f(1)",
+}  # fmt: skip
+HOTPOTQA_ROW = {"_id": "a", "question": "q", "answer": "a", "context": [["A", ["One."]]], "type": "bridge"}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "row", "field", "value", "message"),
+    [
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "test_list", [1], "must be a list of str, got 1 as its item 1"),
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "test_list", ["assert f(1"], r"is not Python \(.*\): 'assert f\(1'"),
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "test_list", "assert f(1)", "must be list, got str"),
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "test_imports", [None], "must be a list of str, got None as its"),
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "test_imports", ["import"], "is not Python"),
+        ("mbpp", "sanitized-mbpp.json", MBPP_ROW, "code", "a\0", "is not Python"),
+        ("hotpotqa", "hotpot_dev_distractor_v1.json", HOTPOTQA_ROW, "level", ["hard"],
+         r"must be one of easy, medium, hard, got \['hard'\]"),
+        ("hotpotqa", "hotpot_dev_distractor_v1.json", HOTPOTQA_ROW, "type", 3, "must be .* comparison, got 3"),
+        ("humaneval", "HumanEval.jsonl", HUMANEVAL_ROW, "test", "def check(", r"is not Python \(.*\): 'def check\('"),
+        ("humaneval", "HumanEval.jsonl", HUMANEVAL_ROW, "test", "x = 1", "must define the function 'check'"),
+        ("humaneval", "HumanEval.jsonl", HUMANEVAL_ROW, "canonical_solution", "  (", "is not Python"),
+        ("humaneval", "HumanEval.jsonl", HUMANEVAL_ROW, "entry_point", "f(", r"must be .* function, got 'f\('"),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_form_is_named_when_it_is_loaded(tmp_path, name, file, row, field, value, message):
+    (tmp_path / name).mkdir()
+    rows = [row, row, {**row, field: value}]
+    lines = json.dumps(rows) if file.endswith(".json") else "\n".join(map(json.dumps, rows))
+    benchmark = build_benchmark(BenchmarkConfig(name=name, data_dir=str(tmp_path)))
+    (tmp_path / name / file).write_text(json.dumps([row] * 3) if file.endswith(".json") else lines.splitlines()[0])
+    assert both_parts(benchmark)
+    (tmp_path / name / file).write_text(lines)
+    with pytest.raises(BenchmarkError, match=f"{file}, row 3: field '{field}' {message}"):
+        both_parts(build_benchmark(BenchmarkConfig(name=name, data_dir=str(tmp_path))))
+
+
 def math_rows(folder, counts):
     """The original MATH: a folder a subject, a file a problem; the answer of problem i is i."""
     for subject, level, count in counts:
@@ -179,16 +278,22 @@ def math_rows(folder, counts):
             (place / f"{i}.json").write_text(json.dumps(row))
 
 
-def test_the_original_math_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+def test_the_original_math_folder_and_a_file_in_any_order_give_the_same_examples(tmp_path):
     math_rows(tmp_path, [("Number Theory", 2, 11), ("Algebra", 3, 1)])
     benchmark = build_benchmark(BenchmarkConfig(name="math", data_dir=str(tmp_path), variant="full"))
-    found = sorted(
-        (int(item.task.id.split("/")[-1]), item.task.family, item.reference)
-        for split in ("validation", "test")
-        for item in benchmark.examples(split)
-    )
-    assert found[0] == (0, "Algebra", "0")
-    assert [row[2] for row in found[1:]] == [str(i) for i in range(11)]  # 2 before 10
+    found = both_parts(benchmark)
+    rows = [json.loads(file.read_text()) for file in (tmp_path / "math" / "test").rglob("*.json")]
+    assert len(found) == len(rows) == 12
+    (tmp_path / "lines" / "math").mkdir(parents=True)
+    for step in (5, 7):  # two orders, neither of them sorted
+        mixed = [rows[i * step % 12] for i in range(12)]
+        (tmp_path / "lines" / "math" / "test.jsonl").write_text("\n".join(map(json.dumps, mixed)))
+        config = BenchmarkConfig(name="math", data_dir=str(tmp_path / "lines"), variant="full")
+        assert both_parts(build_benchmark(config)) == found
+    del mixed[3]["solution"]
+    (tmp_path / "lines" / "math" / "test.jsonl").write_text("\n".join(map(json.dumps, mixed)))
+    with pytest.raises(BenchmarkError, match="row 4: field 'solution' is missing"):
+        both_parts(build_benchmark(config))
     with pytest.raises(BenchmarkError, match="lacks math/train.jsonl or math/train/"):
         benchmark.examples("train")
 
@@ -249,7 +354,7 @@ def test_files_in_another_encoding_or_form_are_refused(local):
         build_benchmark(BenchmarkConfig(name="mbpp", data_dir=str(local))).examples("test")
     row = {"prompt": "p", "code": "def f(:", "test_imports": [], "test_list": ["assert f(1)"]}
     (local / "mbpp" / "sanitized-mbpp.json").write_text(json.dumps([row] * 5))
-    with pytest.raises(BenchmarkError, match=r"row \d: field .code. or .test_list. is not Python"):
+    with pytest.raises(BenchmarkError, match=r"row \d: field 'code' is not Python \(.*\): 'def f\(:'"):
         build_benchmark(BenchmarkConfig(name="mbpp", data_dir=str(local))).examples("test")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from graphflow.benchmarks.aflow import aflow_digits, aflow_math_answer, aflow_math_score
 from graphflow.benchmarks.math import math_score, quick_equal
-from graphflow.benchmarks.math_judge import MathJudge, judge
+from graphflow.benchmarks.math_judge import START_S, MathJudge, judge
 from graphflow.engine.sandbox import SandboxError, bubblewrap_problem
 
 PROBLEM = bubblewrap_problem(shutil.which("bwrap") or "")
@@ -91,6 +91,19 @@ def test_quick_comparison_settles_strings_and_numbers_only():
     assert quick_equal("", "") is False
 
 
+def test_quick_comparison_joins_no_numbers_and_rounds_no_digits():
+    apart = [("1 2", "12"), (r"1\ 2", "12"), ("1~2", "12"), ("5 1/2", "51/2"), ("1 2", "1&2"), (r"1\,2", "12"),
+             (r"\frac1 2", r"\frac12"), ("1 .5", "1.5")]  # fmt: skip
+    assert [pair for pair in apart if quick_equal(*pair) is True or quick_equal(*pair[::-1]) is True] == []
+    grouped = [r"1\,234\,567", r"1,\!234,\!567", r"1,\! 234,\! 567", "1{,}234{,}567", r"1\!234\!567", "1,234,567"]
+    assert [text for text in grouped if quick_equal(text, "1234567") is not True] == []
+    assert quick_equal("12345678901234567890", "12345678901234567891") is False
+    assert quick_equal("12345678901234567890.0000001", "12345678901234567890") is True
+    assert quick_equal("5.", ".5") is False
+    assert quick_equal("9" * 5000, "8" * 5000) is False
+    assert quick_equal("( 1, 2 )", "(1,2)") is True
+
+
 def test_aflow_reads_the_last_box_or_sentence():
     assert aflow_math_answer(r"first \boxed{1}, then \boxed{\frac{1}{2} }.") == r"\frac{1}{2}"
     # Braces nested twice end its expression: the whole last sentence remains.
@@ -124,6 +137,71 @@ def test_aflow_expressions():
         ("", "3", 0.0),
     ]
     assert [case for case in cases if aflow_math_score(*case[:2]) != case[2]] == []
+
+
+FORGED = [
+    *(rf"__import__('os').write({descriptor}, b'yes')" for descriptor in range(3, 9)),
+    "[setattr(f.f_globals['os'], 'write', 0) for f in [__import__('sys')._getframe(3)]]",
+    "type('X', (int,), {'__sub__': lambda a, b: 0, '__rsub__': lambda a, b: 0})()",
+    "exec(chr(49))",
+    "sympify(latex(x))",
+    "S(sstr(ex) + sstr(ec))",
+    "(lambda: 3)()",
+    "3 if open else 3",
+    "().__class__",
+    "print(3) or 3",
+    "ex\nec(3) or 3",  # sympy joins the lines
+]
+
+
+@isolated
+@pytest.mark.parametrize("text", FORGED)
+def test_a_text_cannot_make_itself_equal(text):
+    assert aflow_math_score(rf"\boxed{{{text}}}", "3") == 0.0
+    assert math_score(rf"\boxed{{{text}}}", "4") == 0.0
+
+
+def test_expressions_are_told_from_programs():
+    from graphflow.benchmarks.math_worker import is_expression
+
+    assert [text for text in FORGED if is_expression(text)] == []
+    texts = ["1/2", "2*x", "sin(pi)**2 + cos(pi)**2", "max(1, 2)", "(1, 2)", "5!", "x <= 3", "3 or 5", "0.2[1]", "2^3",
+             "sqrt(2)/2", "E", "f(x)", "\u03c0*r**2", "binomial(5, 2)", "[1, 2]", ""]  # fmt: skip
+    assert [text for text in texts if not is_expression(text)] == []
+
+
+@isolated
+def test_expressions_that_are_equal_are_found_equal():
+    cases = [("max(2, 3)", "1 + 2"), ("sqrt(12)/sqrt(3)", "1 + 1"), ("factorial(4)", "4!"), ("2^3", "2 ^ 3 "),
+             ("sin(x)**2 + cos(x)**2", "x/x"), ("Rational(1, 2)", "0.5")]  # fmt: skip
+    assert [case for case in cases if aflow_math_score(rf"\boxed{{{case[0]}}}", case[1]) != 1.0] == []
+
+
+class Mortal(MathJudge):
+    """A judge whose worker is killed while it compares, so many times."""
+
+    deaths = 0
+
+    def _read(self, seconds):
+        if self.deaths and seconds < START_S:
+            self.deaths -= 1
+            assert self._process is not None
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            return b""
+        return super()._read(seconds)
+
+
+@pytest.mark.parametrize(("deaths", "equal"), [(1, True), (2, False)])
+def test_a_worker_that_is_killed_while_it_compares_costs_no_verdict(deaths, equal):
+    mortal = Mortal()
+    mortal.deaths = deaths
+    try:
+        assert mortal.equal("strict", "0.5", r"\frac{1}{2}") is equal
+        assert (mortal.comparisons, mortal.retries, mortal.timeouts) == (1, 1, deaths - 1)
+        assert mortal.equal("strict", "0.5", r"\frac{1}{2}")
+    finally:
+        mortal.close()
 
 
 def test_without_isolation_aflow_is_refused(monkeypatch):
@@ -208,7 +286,7 @@ def test_every_real_row(real_benchmark):
 
 def test_aflow_gives_every_real_solution_a_point(real_benchmark):
     strict, aflow = real_benchmark("math"), real_benchmark("math", scoring="aflow")
-    assert (strict.version, aflow.version) == (2, 1)
+    assert (strict.version, aflow.version) == (3, 2)
     for golden, example in zip(strict.examples("test"), aflow.examples("test"), strict=True):
         assert golden.task == example.task
         last = example.reference if r"\boxed" in example.reference else shown(example.reference)

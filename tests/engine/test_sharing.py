@@ -128,10 +128,10 @@ HISTORY = Workflow(
 )
 
 
-def scripted(monkeypatch, backbone, workflow, task):
-    """Serves a task operation first, what each step writes given; tokens before each output, and texts of steps."""
+def scripted(monkeypatch, backbone, workflow, task, end=0, mode="operation_first"):
+    """Serves a task, what each step writes given; tokens before each output, and texts of steps."""
     seen, original = [], batch.Batch.join
-    written = (i for text in WRITTEN.values() for i in (*backbone.encode(text), backbone.stop))
+    written = (i for text in WRITTEN.values() for i in (*backbone.encode(text), backbone.stops[end]))
 
     def spy(self, requests, keep_logits=False):
         (request,) = requests
@@ -141,10 +141,27 @@ def scripted(monkeypatch, backbone, workflow, task):
     monkeypatch.setattr(batch, "_choose", lambda logits, temperature, generator: next(written))
     monkeypatch.setattr(batch.Batch, "join", spy)
     config = EngineConfig(concurrency=1, max_batch=1, max_tokens_scale=50, kv_dtype="float32")
-    executor = Executor(backbone, LIBRARY, KVConfig("operation_first"), config)
+    executor = Executor(backbone, LIBRARY, KVConfig(mode), config)
     (episode,) = executor.run([task], lambda arriving: [workflow])
     assert [record.step for record in episode.steps if record.output_tokens] == list(WRITTEN), "one call at a time"
     return seen, {record.step: record.texts[0] for record in episode.steps if record.texts}
+
+
+@pytest.mark.parametrize("mode", ["operation_first", "prefix"])
+@pytest.mark.parametrize("name", ["qwen", "llama", "gemma"])
+def test_any_stop_of_a_family_ends_an_output_and_contexts_close_the_turn_as_ever(name, mode):
+    config = Qwen2Config(**{**COMMON, "vocab_size": 1024, "max_position_embeddings": 4096})
+    backbone = Backbone(name, Qwen2ForCausalLM(config), learn(name), FORMATS[name])
+    task = Task("t", "tiny", "gsm8k", f"What is {backbone.turns.stop} 2 + 2?")
+    found = []
+    for end in range(len(backbone.stops)):
+        with pytest.MonkeyPatch.context() as patch:
+            found.append(scripted(patch, backbone, HISTORY, task, end, mode))
+    assert len(found) > 1 and all(other == found[0] for other in found)
+    turns, (_, tokens) = backbone.turns, found[0][0][0]
+    written = turns.instruction if mode == "operation_first" else (turns.bos, *turns.operation)
+    marks = "".join((*written, *turns.task)).count(turns.stop)
+    assert tokens.count(backbone.stop) == marks  # those of the format, and none that the task names
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from graphflow.experiment.compose import compose
 from graphflow.experiment.run import Job, run_cell, table_row
+from graphflow.experiment.serve import House
 from tests.experiment import fakes
 from tests.experiment.worker import job
 
@@ -83,3 +85,65 @@ def test_what_makes_another_run() -> None:
     assert run_id("machine.runs_dir=elsewhere", "tracking=none", "experiment=smoke") == base
     assert len({base, run_id("kv=stateful"), run_id("engine.seed=1"), run_id("fit.train_tasks=9")}) == 4
     assert run_id("method=vanilla") == run_id("method=vanilla", "fit.train_tasks=9")  # it learns nothing
+
+
+def write_rows(folder: Path, *answers: int) -> None:
+    (folder / "gsm8k").mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        rows = [json.dumps({"question": f"Q{i}?", "answer": f"#### {answer}"}) for i, answer in enumerate(answers)]
+        (folder / "gsm8k" / f"{split}.jsonl").write_text("\n".join(rows))
+
+
+def real(folder: Path, *words: str) -> Job:
+    return House().job(compose(["benchmark=gsm8k", f"benchmark.data_dir={folder}", "warmup=0", *words]))
+
+
+def test_other_rows_in_the_same_folder_make_another_run(tmp_path: Path) -> None:
+    write_rows(tmp_path, *range(20))
+    job = real(tmp_path, "method=vanilla")
+    assert set(job.facts["data"]) == {"gsm8k test"}
+    assert real(tmp_path, "method=vanilla").run_id == job.run_id
+    learning = ["method=best_fixed", "fit.benchmarks=[gsm8k]"]
+    taught = real(tmp_path, *learning)
+    assert set(taught.facts["data"]) == {"gsm8k test", "gsm8k training"}
+    table = House().fit_dir(taught.config).path
+    write_rows(tmp_path, *range(19, -1, -1))  # the same questions and other answers, in both files
+    assert real(tmp_path, "method=vanilla").run_id != job.run_id
+    other = real(tmp_path, *learning)
+    assert other.facts["data"]["gsm8k training"] != taught.facts["data"]["gsm8k training"]
+    assert House().fit_dir(other.config).path != table
+
+
+def test_rows_that_code_makes_need_no_digest() -> None:
+    assert "data" not in House().job(compose(["benchmark=mini-gsm8k", "method=vanilla"])).facts
+
+
+def test_the_record_says_whether_programs_were_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for problem in ("", "bwrap is broken"):
+        monkeypatch.setattr("graphflow.experiment.serve.bubblewrap_problem", lambda bwrap, problem=problem: problem)
+        words = ["benchmark=mini-mbpp", "method=vanilla", "engine.sandbox.allow_unisolated=true", "tracking=none"]
+        made = House().job(compose([*words, f"machine.runs_dir={tmp_path}"]))
+        served = replace(made, open=job(str(tmp_path), 1, 0.0, []).open)
+        record = run_cell(served).record
+        assert record["facts"]["sandbox_isolated"] is (not problem)
+        assert record["config"]["engine"]["sandbox"]["allow_unisolated"] is True
+        ids.append(served.run_id)
+    assert ids[0] != ids[1]
+
+
+def test_what_scoring_counts_is_kept_with_the_scores(tmp_path: Path) -> None:
+    counts = {"comparisons": 5, "timeouts": 1}  # an earlier run of this process
+    work = job(str(tmp_path), 2, 0.0, [])
+
+    def open_server() -> object:
+        server = work.open()
+
+        def score(asked: object, answers: object) -> list[float]:
+            counts.update(comparisons=7, timeouts=2)
+            return server.score(asked, answers)  # type: ignore[arg-type]
+
+        return replace(server, score=score, statistics=lambda: dict(counts))
+
+    done = run_cell(replace(work, open=open_server)).done
+    assert done is not None and done["scoring"] == {"comparisons": 2, "timeouts": 1}

@@ -46,7 +46,7 @@ class Continuous(RequestServer):
             max_requests_per_batch=concurrency,
             auto_switch_to_flash=self.backbone.device.type != "cpu",
         )
-        self._manager = model.init_continuous_batching(greedy(self.backbone.stop, 1), config)
+        self._manager = model.init_continuous_batching(greedy(self.backbone.stops, 1), config)
         self._manager.warmup()
         self.peak_bytes = max(self.peak_bytes, tensor_bytes(self._manager.batch_processor.cache.cache_tensor))
         self._manager.start()
@@ -69,7 +69,7 @@ class Continuous(RequestServer):
                 list(request.fresh[0]),
                 request_id=name,
                 max_new_tokens=request.max_tokens,
-                eos_token_id=self.backbone.stop,
+                eos_token_id=list(self.backbone.stops),
                 record_timestamps=True,
             )
         return flights

@@ -153,12 +153,12 @@ class Generate(RequestServer):
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            generation_config=greedy(self.backbone.stop, int(limits.most.max())),
+            generation_config=greedy(self.backbone.stops, int(limits.most.max())),
             stopping_criteria=StoppingCriteriaList([limits]),
         )
         self.peak_bytes = max(self.peak_bytes, sum(map(_layer_bytes, cache.layers)))
         outputs = [
-            _cut(row[width:].tolist(), self.backbone.stop, flight.request.max_tokens)
+            _cut(row[width:].tolist(), self.backbone.stops, flight.request.max_tokens)
             for row, flight in zip(whole, flights, strict=True)
         ]
         return [self.answered(flight, own, limits.first) for flight, own in zip(flights, outputs, strict=True)]
@@ -175,22 +175,22 @@ class _Limits(StoppingCriteria):
         return (input_ids.shape[1] - self.width >= self.most).to(input_ids.device)
 
 
-def greedy(stop: int, most: int) -> GenerationConfig:
+def greedy(stops: Sequence[int], most: int) -> GenerationConfig:
     """Greedy decoding as the engine's, whatever a model's own settings are."""
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
         max_new_tokens=most,
-        eos_token_id=stop,
-        pad_token_id=stop,
+        eos_token_id=list(stops),
+        pad_token_id=stops[0],
         use_cache=True,
     )
 
 
-def _cut(ids: Sequence[int], stop: int, most: int) -> list[int]:
+def _cut(ids: Sequence[int], stops: Sequence[int], most: int) -> list[int]:
     """An output without what pads it."""
-    end = ids.index(stop) + 1 if stop in ids else len(ids)
+    end = next((place for place, token in enumerate(ids, start=1) if token in stops), len(ids))
     return list(ids[: min(end, most)])
 
 
