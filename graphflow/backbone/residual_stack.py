@@ -16,20 +16,42 @@ from torch import Tensor
 
 from graphflow.kv.accounting import tensor_bytes
 from graphflow.kv.codecs import Encoded, SparseCodec
-from graphflow.kv.segment import EncodedSegment, Piece
+from graphflow.kv.segment import Cut, EncodedSegment, Piece
 
 Seen = tuple[Tensor, Tensor]
 """First token of a segment that is seen, and token after the last: int64 each, in one shape."""
 
 
-def readable(piece: Piece) -> TypeGuard[EncodedSegment]:
-    """True if a piece is a base and one sparse residual, which attention can read as they are."""
+Readable = EncodedSegment | Cut
+
+
+def readable(piece: Piece) -> TypeGuard[Readable]:
+    """True if a piece is a base and one sparse residual, or cut from them: attention can read it as it is kept."""
+    whole = piece.of if isinstance(piece, Cut) else piece
     return (
-        isinstance(piece, EncodedSegment)
-        and piece.mean is None
-        and type(piece.codec) is SparseCodec
-        and piece.base.shape[4] % 8 == 0
+        isinstance(whole, EncodedSegment)
+        and whole.mean is None
+        and type(whole.codec) is SparseCodec
+        and whole.base.shape[4] % 8 == 0
     )
+
+
+def frame_of(piece: Piece) -> int:
+    """Position of a piece's first token in the frame in which its base is kept: that of what it is cut from."""
+    return piece.start if isinstance(piece, Cut) else 0
+
+
+def _whole(piece: Readable) -> EncodedSegment:
+    """The segment that a readable piece is, or is cut from."""
+    whole = piece.of if isinstance(piece, Cut) else piece
+    assert isinstance(whole, EncodedSegment), "a readable piece is a base and a residual, or cut from them"
+    return whole
+
+
+def _part(piece: Readable) -> slice:
+    """The tokens of that segment."""
+    start = frame_of(piece)
+    return slice(start, start + piece.length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +59,8 @@ class ResidualStack:
     """Segments over bases that some of them have in common; short ones are padded to L tokens.
 
     Attributes:
-        base: (layers, 2, bases, kv_heads, L, head_dim) in the model's dtype, keys at local positions.
+        base: (layers, 2, bases, kv_heads, L, head_dim) in the model's dtype, keys at the positions of the segment that
+            they are cut from (`frame_of`).
         which: int32 (segments,), the base of each.
         lengths: int32 (segments,), tokens of each.
         bits: uint8 (layers, 2, segments, kv_heads, L, head_dim / 8), which entries have a residual; lowest bit first.
@@ -84,11 +107,11 @@ class ResidualStack:
         return (base.to(torch.float32) + residual).to(base.dtype)
 
     @classmethod
-    def of(cls, segments: Sequence[EncodedSegment], dtype: torch.dtype, device: torch.device) -> ResidualStack:
+    def of(cls, segments: Sequence[Readable], dtype: torch.dtype, device: torch.device) -> ResidualStack:
         """Stack segments that are `readable`, all with values of one dtype.
 
         Args:
-            segments: The segments; one base is one object.
+            segments: The segments; one base is one object. Of several cuts of one segment the values are held once.
             dtype: Dtype that the model computes in.
             device: Device that the model computes on.
 
@@ -96,56 +119,82 @@ class ResidualStack:
             ValueError: No segments, one that is not readable, or values of different dtypes.
         """
         _check(segments)
-        bases = list({id(segment.base): segment.base for segment in segments}.values())
-        length = max(base.shape[3] for base in bases)
-        layers, _, heads, _, dim = bases[0].shape
+        keys = [(id(_whole(segment).base), _part(segment).start, segment.length) for segment in segments]
+        parts = (_whole(segment).base[:, :, :, _part(segment)] for segment in segments)
+        bases = dict(zip(keys, parts, strict=True))
+        length = max(segment.length for segment in segments)
+        layers, _, heads, _, dim = _whole(segments[0]).base.shape
         sizes = (layers, 2, len(segments), heads, length)
         stacked = torch.zeros((layers, 2, len(bases), heads, length, dim), dtype=dtype)
-        for index, base in enumerate(bases):
+        for index, base in enumerate(bases.values()):
             stacked[:, :, index, :, : base.shape[3]] = base
         bits, starts = torch.zeros((*sizes, dim // 8), dtype=torch.uint8), torch.zeros(sizes, dtype=torch.int32)
-        before = 0
+        kept = _Kept()
         for index, segment in enumerate(segments):
-            own = _bitmap(segment.remainder).view(layers, 2, heads, segment.length, dim // 8)
-            counts = _ones()[own.long()].sum(dim=-1)
-            bits[:, :, index, :, : segment.length] = own
-            ends = before + counts.flatten().cumsum(0)
-            starts[:, :, index, :, : segment.length] = ends.view_as(counts) - counts
-            before = int(ends[-1])
+            own, begin = kept.of(_whole(segment))
+            bits[:, :, index, :, : segment.length] = own[:, :, :, _part(segment)]
+            starts[:, :, index, :, : segment.length] = begin[:, :, :, _part(segment)]
         scales = None
-        if "scales" in segments[0].remainder.tensors:
-            parts = [segment.remainder.tensors["scales"].cpu().float().view(layers, 2, heads) for segment in segments]
-            scales = torch.stack(parts, dim=2).to(device)
-        order = {id(base): index for index, base in enumerate(bases)}
+        if "scales" in _whole(segments[0]).remainder.tensors:
+            factors = [_whole(segment).remainder.tensors["scales"].cpu().float() for segment in segments]
+            scales = torch.stack([factor.view(layers, 2, heads) for factor in factors], dim=2).to(device)
+        order = {key: index for index, key in enumerate(bases)}
         return cls(
             base=stacked.to(device),
-            which=torch.tensor([order[id(segment.base)] for segment in segments], dtype=torch.int32, device=device),
+            which=torch.tensor([order[key] for key in keys], dtype=torch.int32, device=device),
             lengths=torch.tensor([segment.length for segment in segments], dtype=torch.int32, device=device),
             bits=bits.to(device),
             starts=starts.to(device),
-            values=torch.cat([values_of(segment).flatten() for segment in segments]).to(device),
+            values=torch.cat(kept.values).to(device),
             scales=scales,
         )
 
 
-def _check(segments: Sequence[EncodedSegment]) -> None:
+class _Kept:
+    """Residuals that go into a stack, each once.
+
+    Attributes:
+        values: Their values in a row.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+        self._before = 0
+
+    def of(self, segment: EncodedSegment) -> tuple[Tensor, Tensor]:
+        """Bits (layers, 2, kv_heads, L, head_dim / 8) of a whole segment, and where each token's values begin."""
+        key = id(segment.remainder)
+        if key not in self._found:
+            layers, _, heads, length, dim = segment.base.shape
+            bits = _bitmap(segment.remainder).view(layers, 2, heads, length, dim // 8)
+            counts = _ones()[bits.long()].sum(dim=-1)
+            ends = self._before + counts.flatten().cumsum(0)
+            self._found[key] = bits, ends.view_as(counts) - counts
+            self._before = int(ends[-1])
+            self.values.append(values_of(segment).flatten())
+        return self._found[key]
+
+
+def _check(segments: Sequence[Readable]) -> None:
     if not segments:
         raise ValueError("segments must hold at least one segment, got none")
     for segment in segments:
         if not readable(segment):
+            whole = _whole(segment)
             raise ValueError(
                 "segments must be a base of a head_dim that 8 divides and one residual of the sparse codec, got "
-                f"head_dim {segment.base.shape[4]}, {type(segment.codec).__name__}"
-                f"{'' if segment.mean is None else ' and the mean of a path'}"
+                f"head_dim {whole.base.shape[4]}, {type(whole.codec).__name__}"
+                f"{'' if whole.mean is None else ' and the mean of a path'}"
             )
     dtypes = sorted({str(values_of(segment).dtype) for segment in segments})
     if len(dtypes) > 1:
         raise ValueError(f"values of all residuals must have one dtype, got {' and '.join(dtypes)}")
 
 
-def values_of(segment: EncodedSegment) -> Tensor:
-    """Kept values of a segment's residual, as they are stored."""
-    return segment.remainder.tensors["values"]
+def values_of(segment: Readable) -> Tensor:
+    """Kept values of the residual of a segment, or of what it is cut from, as they are stored."""
+    return _whole(segment).remainder.tensors["values"]
 
 
 def _bitmap(encoded: Encoded) -> Tensor:

@@ -28,7 +28,8 @@ class Seats:
         places: Places of a segment, the most that any has uses.
         rows: int64 (segments * places,), the row whose queries stand there; 0 where nobody does.
         offsets: int64 (segments, places), position of the segment in that row's context.
-        turn: complex64 (segments * places, 1, head_dim/2), the turn by -offset that moves queries to the local frame.
+        turn: complex64 (segments * places, 1, head_dim/2), the turn by -offset that moves queries to the frame of a
+            segment's keys.
         padding: bool (segments, 1, 1, 1, L), True beyond a segment's end; None if all are as long as the stack, or kept
             as base and residual.
     """
@@ -157,7 +158,7 @@ def _seat(stack: Stack, active: Tensor, rope: Rope) -> tuple[Seats, Tensor]:
         places=rows.shape[1],
         rows=rows.flatten().to(device),
         offsets=offsets.to(device),
-        turn=_turn(rope, -offsets.flatten())[:, None].to(device),
+        turn=_turn(rope, (stack.frames[segments][:, None] - offsets).flatten())[:, None].to(device),
         padding=padding.to(device) if bool(padding.any()) and isinstance(stack.kv, Tensor) else None,
     )
     return seats, segment * rows.shape[1] + place

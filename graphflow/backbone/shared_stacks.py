@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphflow.backbone.cache import Placed
-from graphflow.backbone.residual_stack import ResidualStack, readable, values_of
+from graphflow.backbone.residual_stack import ResidualStack, frame_of, readable, values_of
 from graphflow.kv.accounting import KVShape, tensor_bytes
 from graphflow.kv.segment import Cut, Piece
 
@@ -37,6 +37,8 @@ class Stack:
         row: int64 (uses,), by which row of the batch.
         offset: int64 (uses,), at which position of its context.
         pieces: The segments as they were given.
+        frames: int64 (segments,), position of a segment's first token in the frame that its keys are in: 0 but for cuts
+            that are kept as base and residual.
 
     All but ``kv`` are on the CPU.
     """
@@ -47,6 +49,7 @@ class Stack:
     row: Tensor
     offset: Tensor
     pieces: tuple[Piece, ...]
+    frames: Tensor
 
     @property
     def nbytes(self) -> int:
@@ -157,7 +160,9 @@ def _stack(kv: Tensor | ResidualStack, members: Sequence[Held]) -> Stack:
     uses = [(index, *use) for index, (_, held) in enumerate(members) for use in held]
     segment, row, offset = torch.tensor(uses).unbind(1)
     pieces = tuple(piece for piece, _ in members)
-    return Stack(kv, torch.tensor([piece.length for piece in pieces]), segment, row, offset, pieces)
+    frames = [frame_of(piece) if isinstance(kv, ResidualStack) else 0 for piece in pieces]
+    lengths = torch.tensor([piece.length for piece in pieces])
+    return Stack(kv, lengths, segment, row, offset, pieces, torch.tensor(frames))
 
 
 def spans(stacks: Sequence[Stack], batch: int) -> list[tuple[int, int]]:

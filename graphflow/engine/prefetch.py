@@ -8,7 +8,7 @@ from collections import OrderedDict
 from torch import Tensor
 
 from graphflow.engine.job import Job
-from graphflow.kv import OperationStore, Plan, Segment
+from graphflow.kv import Cut, OperationStore, Plan, Segment
 from graphflow.kv.paths import Key
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Kind
@@ -44,8 +44,9 @@ class Prefetch:
     def note(self, op: str, path: tuple[str, ...], plan: Plan) -> None:
         """Remembers what a plan has decoded; nothing waits for it any more."""
         self._wanted.pop((op, path), None)
-        if isinstance(plan.shared, Segment) and plan.shared.shared:
-            self._alive[op, path] = plan.shared.kv  # all segments over it are handed out or kept by the store
+        whole = plan.shared.of if isinstance(plan.shared, Cut) else plan.shared
+        if isinstance(whole, Segment) and whole.shared:
+            self._alive[op, path] = whole.kv  # all segments over it are handed out or kept by the store
 
     def expect(self, job: Job, step: Step, path: tuple[str, ...]) -> None:
         """Notes the language-model steps that read a step which has just begun.

@@ -119,6 +119,13 @@ class Session:
         episodes = executor.run(tasks, lambda arriving: [workflow] * len(arriving))
         return Run(sorted(episodes, key=lambda episode: int(episode.task_id)), executor.store_bytes())
 
+    def unexplained(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """By operation and path: the share of the residual's energy that the mean over requests leaves, in [0, 1].
+
+        Taken when a path's mean was stored; near 1 where requests have nothing in common, and path scope no point.
+        """
+        return self.executor.store.unexplained()
+
     def save(self, location: str | os.PathLike[str]) -> None:
         """Saves bases, residuals and what is being learned to a folder or fsspec URL.
 

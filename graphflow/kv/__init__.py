@@ -12,7 +12,7 @@ from graphflow.kv.plan import Plan
 from graphflow.kv.prefix import PrefixTree
 from graphflow.kv.residual import Moments
 from graphflow.kv.rope import SUPPORTED_ROPE_TYPES, Rope, UnsupportedRopeError, check_rope_type
-from graphflow.kv.segment import CodedSegment, EncodedSegment, Piece, Segment, SegmentKind, to_absolute, to_local
+from graphflow.kv.segment import CodedSegment, Cut, EncodedSegment, Piece, Segment, SegmentKind, to_absolute, to_local
 from graphflow.kv.snapshot import ModelIdentity
 from graphflow.kv.store import OperationStore
 
@@ -25,6 +25,7 @@ __all__ = [
     "CodedSegment",
     "Context",
     "Control",
+    "Cut",
     "EncodedSegment",
     "KVConfig",
     "KVShape",

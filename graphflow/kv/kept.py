@@ -19,7 +19,7 @@ def residual_codec(config: KVConfig, dtype: torch.dtype) -> Codec:
         return build_codec(config.codec, density, config.value_bits, dtype)
 
     if config.allocate is Allocation.WATERFILL:
-        return Waterfill(build, config.density, shifted=config.codec == "mean_shift")
+        return Waterfill(build, config.density, config.codec == "mean_shift", config.max_error)
     return build(config.density)
 
 

@@ -119,6 +119,9 @@ class KVConfig:
         saliency: What an error in an entry counts.
         allocate: How layers and sides share bytes; waterfill needs a codec with densities of entries (sparse or
             mean_shift).
+        max_error: With allocate waterfill, the share of a residual's weighted energy that may be left out, in [0, 1):
+            fewer entries than ``density`` are kept where that is enough; 0 always keeps as many. Rounding of values
+            comes on top.
         dynamic_codec: How a request's own KV is kept between steps: none, as it is; or a codec, and later steps read
             what it decodes to. That is text (task, outputs, tool results) in any mode, and in modes with bases also
             the tokens of prompts that ran for the request: head, tail, and prompts of paths without a residual.
@@ -160,6 +163,7 @@ class KVConfig:
     codec: str = "sparse"
     saliency: Weighting = Weighting.NONE
     allocate: Allocation = Allocation.EVEN
+    max_error: float = 0.0
     dynamic_codec: str = "none"
     dynamic_density: float = 1.0
     base_anchor: Anchor = Anchor.NONE
@@ -206,8 +210,9 @@ class KVConfig:
         for name in ("hysteresis", "rerun"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.exact_rows < 1:
-            raise ValueError(f"exact_rows must be in [0, 1), got {self.exact_rows}")
+        for name in ("exact_rows", "max_error"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not isinstance(self.judges_exact, bool):
             raise ValueError(f"judges_exact must be true or false, got {self.judges_exact!r}")
         self._check_codecs()
@@ -228,6 +233,8 @@ class KVConfig:
                 raise ValueError(f"value_bits must be one of 16, 32 with {name} {getattr(self, name)}, got 8")
         if self.allocate is Allocation.WATERFILL and self.codec not in ("sparse", "mean_shift"):
             raise ValueError(f"codec must be one of sparse, mean_shift with allocate waterfill, got {self.codec!r}")
+        if self.max_error and self.allocate is not Allocation.WATERFILL:
+            raise ValueError(f"max_error must be 0 unless allocate is waterfill, got {self.max_error}")
 
     @property
     def has_bases(self) -> bool:

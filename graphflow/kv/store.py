@@ -2,7 +2,7 @@
 
 What is saved belongs to one model: its weights, tokenizer, rotary frequencies and prompts. Loading refuses what does
 not fit or is damaged and says what it is; a loaded store serves the same KV bit by bit and goes on learning. Weights of
-errors and the tokens that blend mode runs again are not saved: a few exact runs give them again.
+errors are not saved: a few exact runs give them again.
 """
 
 from __future__ import annotations

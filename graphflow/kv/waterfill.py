@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphflow.kv.allocation import energies, fill
+from graphflow.kv.allocation import energies, fill, fill_until
 from graphflow.kv.codecs.base import Codec, Density, Encoded
 
 
@@ -20,10 +20,14 @@ class Waterfill(Codec):
         build: The codec of a density by layer and side.
         density: The even density, in (0, 1].
         shifted: True if the codec keeps an offset a channel and only the rest is shared out.
+        max_error: Share of the weighted energy that may be left out, in [0, 1): no more entries are kept than that
+            takes. 0 keeps what ``density`` says.
     """
 
-    def __init__(self, build: Callable[[Density], Codec], density: float, shifted: bool = False) -> None:
-        self._build, self._density, self._shifted = build, density, shifted
+    def __init__(
+        self, build: Callable[[Density], Codec], density: float, shifted: bool = False, max_error: float = 0.0
+    ) -> None:
+        self._build, self._density, self._shifted, self._max_error = build, density, shifted, max_error
         self._decoder = build(density)
 
     def encode(self, residual: Tensor, weight: Tensor | None = None) -> Encoded:
@@ -36,7 +40,10 @@ class Waterfill(Codec):
         whole = gains.sum(dim=(0, 2), keepdim=True)
         gains = gains / torch.where(whole > 0, whole, 1.0)
         entries = gains.shape[2]
-        counts = fill(list(gains.flatten(0, 1)), layers * sides * max(1, round(self._density * entries)))
+        parts, most = list(gains.flatten(0, 1)), layers * sides * max(1, round(self._density * entries))
+        counts = fill_until(parts, self._max_error * float(gains.sum())) if self._max_error else [most]
+        if sum(counts) >= most:
+            counts = fill(parts, most)
         shares = torch.tensor(counts, dtype=torch.float64).reshape(layers, sides) / entries
         return self._build(shares).encode(residual, weight)
 

@@ -7,7 +7,7 @@ from graphflow.backbone import residual_kernel
 from graphflow.backbone.cache import ResidualCache
 from graphflow.backbone.residual_stack import ResidualStack
 from graphflow.backbone.shared_batch import ResidualBatch
-from graphflow.kv import Context, EncodedSegment, Segment, SegmentKind
+from graphflow.kv import Context, Cut, EncodedSegment, Segment, SegmentKind
 from graphflow.kv.codecs import SparseCodec
 from tests.tiny import FAMILIES, WINDOW, tiny_backbone
 
@@ -30,18 +30,24 @@ def text(backbone, length, seed):
 
 
 def contexts(backbone):
-    """Four rows: two paths of one operation, another operation of another length, and one that a single row has.
+    """Five rows: two paths of one operation, another operation of another length, and one that a single row has.
 
-    Offsets differ, the last row holds no prompt, and one prompt has values of 16 bits and not of 8.
+    Offsets differ, the fourth row holds no prompt, and one prompt has values of 16 bits and not of 8. In the first row
+    and the last one tokens of a prompt run again, so that it is there in parts, some of them the same in both.
     """
     first, second = noise(backbone, 11, 1), noise(backbone, 2 * WINDOW, 2)
     left, right, other = (prompt(backbone, base, seed) for base, seed in ((first, 3), (first, 4), (second, 5)))
     alone = prompt(backbone, first, 6, bits=16)
+
+    def cut(start, stop):
+        return Cut(left, start, stop, backbone.rope)
+
     rows = [
-        [text(backbone, 3, 7), left, text(backbone, 2, 8), other, text(backbone, 1, 9)],
+        [text(backbone, 3, 7), cut(0, 4), text(backbone, 1, 13), cut(5, 11), other, text(backbone, 1, 9)],
         [text(backbone, 6, 10), left, other],
         [right, text(backbone, 4, 11), alone],
         [text(backbone, 5, 12)],
+        [text(backbone, 2, 14), cut(1, 4), text(backbone, 1, 15), cut(5, 11)],
     ]
     made = []
     for row in rows:
@@ -72,9 +78,9 @@ def test_prefill_and_decoding_of_a_ragged_batch(family, way):
     caches = [backbone.batch(rows, backbone.shape(backbone.dtype)) for backbone in (plain, own)]
     assert type(caches[0]) is ResidualCache and type(caches[1]) is ResidualBatch
     kinds = [len(stack.lengths) for stack in caches[1].stacks if isinstance(stack.kv, ResidualStack)]
-    assert sum(kinds) == 4, "every prompt is read as it is stored, the one that a row has alone too"
+    assert sum(kinds) == 7, "every prompt or part of one is read as it is stored, those that one row has too"
     ends = torch.tensor([context.length for context in made])
-    ragged = ends[:, None] + torch.tensor([[0, 1, 2], [0, 1, -999], [0, -999, -999], [0, 1, 2]])
+    ragged = ends[:, None] + torch.tensor([[0, 1, 2], [0, 1, -999], [0, -999, -999], [0, 1, 2], [0, 1, 2]])
     for positions in (ragged.clamp(min=-1), *(ends[:, None] + 3 + step for step in range(3))):
         expected, found = (
             logits(backbone, cache, positions) for backbone, cache in zip((plain, own), caches, strict=True)
@@ -87,7 +93,7 @@ def test_tokens_that_run_inside_and_before_a_prompt(family, way):
     """Queries in the middle of a context see the prompt up to themselves, or nothing of it."""
     plain, own = tiny_backbone(family), tiny_backbone(family, attention="residual")
     rows = [context.pieces for context in contexts(plain)]
-    positions = torch.tensor([[2, 8], [7, 16], [9, -1], [4, -1]])
+    positions = torch.tensor([[2, 8], [7, 16], [9, -1], [4, -1], [4, 9]])
     expected, found = (
         logits(backbone, backbone.batch(rows, backbone.shape(backbone.dtype)), positions) for backbone in (plain, own)
     )
@@ -123,3 +129,18 @@ def test_less_is_held_than_when_segments_are_reconstructed():
     entries = 16 * 40 * 8
     assert sum(stack.nbytes for stack in shared.stacks) == 6 * 4 * entries
     assert sum(stack.nbytes for stack in own.stacks) == 4 * entries + 6 * (0.3 * entries + 16 * 40 * 5 + 16 * 4 + 8)
+
+
+def test_parts_of_a_prompt_hold_its_values_once():
+    """Two parts of a prompt of 40 tokens: base and bits of all but the token between them, padded to the longer."""
+    own = tiny_backbone(attention="residual")
+    whole = prompt(own, noise(own, 40, 1), 2)
+    parts = [Cut(whole, 0, 19, own.rope), Cut(whole, 20, 40, own.rope)]
+    stack = ResidualStack.of(parts, torch.float32, torch.device("cpu"))
+    assert len(stack.values) == len(whole.remainder.tensors["values"].flatten())
+    assert stack.base.shape[2] == 2 and stack.base.shape[4] == 20
+    for layer in range(4):
+        found = stack.decode(layer, torch.arange(2))
+        dense = whole.tensor()[layer]
+        torch.testing.assert_close(found[:, :, 0, :19], dense[:, :, :19])
+        torch.testing.assert_close(found[:, :, 1], dense[:, :, 20:])

@@ -61,9 +61,9 @@ JOIN = Workflow(
 )
 
 
-def serve(backbone, workflow, kv, tasks=TASKS, **config):
+def serve(backbone, workflow, kv, tasks=TASKS, library=LIBRARY, **config):
     config = {"kv_dtype": "float32", "fidelity": len(tasks), **config}
-    executor = Executor(backbone, LIBRARY, kv, EngineConfig(**config))
+    executor = Executor(backbone, library, kv, EngineConfig(**config))
     episodes = sorted(executor.run(tasks, lambda arriving: [workflow] * len(arriving)), key=lambda e: e.task_id)
     assert [episode.task_id for episode in episodes] == sorted(task.id for task in tasks)
     return episodes, executor

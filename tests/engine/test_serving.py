@@ -265,6 +265,8 @@ def test_state_of_the_next_steps_is_decoded_ahead():
         episodes = run(executor, CHAIN, TASKS[1:])
         answers.append(outputs(episodes))
         assert (executor.prefetch.decoded > 0) == (most > 0)
+        last = CHAIN.steps[-1].op, ("write", "check", "fix")
+        assert executor.prefetch.resident(*last), "decoded, and known to be"
         assert len(executor.store._workspace) <= 2
     assert answers[0] == answers[1]
 

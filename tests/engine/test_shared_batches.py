@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphflow.backbone.load import BackboneConfig
-from graphflow.kv import KVConfig, StateMode
+from graphflow.kv import EncodedSegment, KVConfig, StateMode
 from tests.engine.serving import CHAIN, FORKS, JOIN, TASKS, serve, steps
 from tests.tiny import FAMILIES, tiny_backbone
 
@@ -48,8 +48,11 @@ def test_less_is_held_at_once():
     assert shared < 0.9 * dense  # contexts of live tasks are in both
 
 
-def test_paths_that_are_read_as_they_are_stored_are_not_decoded():
-    """With a workspace they are decoded there, and counted."""
+def test_paths_that_are_read_as_they_are_stored_are_not_decoded(monkeypatch):
+    """With a workspace they are decoded there, and counted. Some of their tokens run again, as by default."""
+    decoded = []
+    tensor = EncodedSegment.tensor
+    monkeypatch.setattr(EncodedSegment, "tensor", lambda self: decoded.append(self) or tensor(self))
     kv = KVConfig("no_pruning", min_observations=1, exact_head=1)
     held = {}
     for items in (256, 0):
@@ -57,6 +60,7 @@ def test_paths_that_are_read_as_they_are_stored_are_not_decoded():
         episodes, executor = serve(backbone, CHAIN, replace(kv, workspace_items=items), fidelity=0, concurrency=1)
         held[items] = executor.store_bytes()
         assert any(step.operation_reused for episode in episodes for step in episode.steps)
+        assert executor.store.config.exact_rows > 0 and not decoded
     assert held[256].workspace > 0 == held[0].workspace
     assert held[256].residual == held[0].residual > 0
 

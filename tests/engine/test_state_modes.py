@@ -1,5 +1,7 @@
 """Every way to keep state, served through workflows: exact where it says so, visibly lossy where it is."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,13 +10,14 @@ from graphflow.engine.episode import Task
 from graphflow.engine.executor import EngineConfig, Executor
 from graphflow.engine.opening import NEUTRAL
 from graphflow.kv import KVConfig
+from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Step, Workflow
 from tests.engine.serving import CHAIN, FORKS, LIBRARY, TASKS, logit_errors, outputs, serve, steps
 from tests.tiny import tiny_backbone
 
 PER_TOKEN = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
 WHOLE = {"value_bits": 32, "density": 1.0, "dynamic_density": 1.0}
-KEEP_ALL = {"mode": "no_pruning", "scope": "path", "min_observations": 1, "exact_head": 0, **WHOLE}
+KEEP_ALL = {"mode": "no_pruning", "scope": "path", "min_observations": 1, "exact_head": 0, "exact_rows": 0.0, **WHOLE}
 EXACT = {
     "prefix": KVConfig("prefix"),
     "operation_first": KVConfig("operation_first"),
@@ -39,6 +42,9 @@ def test_settings_that_keep_everything_reproduce_stand_alone_runs(name):
     assert len(errors) > 20 and max(errors) < 1e-4
 
 
+WORDS = "one two three nine five a c".split()
+
+
 @st.composite
 def workflows(draw):
     """Up to five calls: chains, forks, joins, samples and selections of any inputs."""
@@ -53,21 +59,23 @@ def workflows(draw):
     return Workflow("drawn", ("gsm8k",), tuple(made), made[-1].id)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     workflow=workflows(),
     mode=st.sampled_from([*EXACT.values(), KVConfig("stateful")]),
     family=st.sampled_from(["qwen2", "llama", "gemma2"]),
     words=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    prompts=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30), min_size=4, max_size=4),
     batch=st.integers(1, 8),
     shared=st.booleans(),
 )
-def test_random_workflows_prompts_and_lengths_are_exact(workflow, mode, family, words, batch, shared):
+def test_random_workflows_prompts_and_lengths_are_exact(workflow, mode, family, words, prompts, batch, shared):
     backbone = tiny_backbone(family, shared=shared)
-    said = "one two three nine five a c ".split() * 6
-    tasks = [Task(f"t{index}", "tiny", "gsm8k", " ".join(said[:count])) for index, count in enumerate(words)]
+    tasks = [Task(f"t{index}", "tiny", "gsm8k", " ".join((WORDS * 6)[:count])) for index, count in enumerate(words)]
+    said = dict(zip(("write", "check", "fix", "ensemble_select"), map(" ".join, prompts), strict=True))
+    library = Library([replace(op, prompt=said.get(op.name, op.prompt)) for op in LIBRARY.values()])
     with logit_errors() as errors:
-        serve(backbone, workflow, mode, tasks=tasks, max_batch=batch, concurrency=2)
+        serve(backbone, workflow, mode, tasks=tasks, library=library, max_batch=batch, concurrency=2)
     assert errors and max(errors) < 1e-4
 
 
@@ -145,7 +153,7 @@ def test_rows_of_a_path_that_run_again():
     for attention in ("dense", "shared", "residual"):
         backbone = tiny_backbone(attention=attention)
         assert outputs(serve_twice(exact_rows=0.5, workspace_items=0)) == outputs(half)
-    alone = serve_twice(TASKS[:1], **KEEP_ALL, exact_rows=0.5)
+    alone = serve_twice(TASKS[:1], **{**KEEP_ALL, "exact_rows": 0.5})
     assert max(record.kl for record in steps(alone)) < 1e-5
     assert any(record.operation_reused for record in steps(alone))
 

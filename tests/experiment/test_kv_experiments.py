@@ -183,6 +183,9 @@ def test_measures_by_hand() -> None:
     assert fidelity([Episode("t", "b", "w", "f")], ())["kl_mean"] is None
     shares = tokens(episodes)
     assert (shares["reuse_share"], shares["operation_reuse_share"]) == (0.5, 0.75)
+    assert shares["never_prefilled_share"] == shares["operation_reused"] / (
+        shares["prefill_tokens"] + shares["operation_reused"]
+    )
     kept = retained(episodes, 100, requests=50)
     assert (kept["op_bytes_a_task"], kept["bytes_a_task"]) == (100 / 50 + 20, 100 / 50 + 24)
 
@@ -191,7 +194,7 @@ def test_similarity_by_hand() -> None:
     """A base of ones; two requests add .5 and 1.5 to it: the mean 1 explains 1 - .5/1.25 (over n - 1)."""
     base, found = torch.ones(1, 2, 1, 4, 2), Similarity(1)
     for shift in (0.5, 1.5):
-        found.add(("op", ()), base, base + shift, base + 3)
+        found.add("task", ("op", ()), base, base + shift, base + 3)
     assert found.energies()[2] == 2
     assert [found.explained(slice(None), side) for side in (0, 1)] == pytest.approx([1 - 0.5 / 1.25] * 2)
     row = next(row for row in found.rows() if row["frame"] == "moved" and row["layer"] == "all")
@@ -222,7 +225,7 @@ def test_phases_by_hand() -> None:
     names = {"backbone": "b", "label": "l", "state": "s", "kv_mode": "m", "kv_scope": "path", "coverage": 0.9}
     names |= {"phase": 1, "benchmark": "x", "run_id": "r", "n_tasks": 10, "store_bytes": 5}
     names |= {f"{kind}_bytes": 1 for kind in KINDS}
-    values = dict.fromkeys(("op_bytes_a_task", "fallback_rate", "reuse_share", "p90_s", "metric"), 1.0)
+    values = dict.fromkeys(("own_op_bytes_a_task", "fallback_rate", "reuse_share", "p90_s", "metric"), 1.0)
     windows = [
         {**names, **values, "last_episode": 10 * (i + 1), "operation_reuse_share": reuse}
         for i, reuse in enumerate((0.0, 0.5, 1.0, 1.0))
@@ -288,9 +291,10 @@ def test_bars_by_hand() -> None:
                 "greedy_agreement": 0.89,
                 "op_bytes_a_task": 5.0,
                 "bytes_a_task": 80.0,
-                "reuse_share": 0.6,
+                "never_prefilled_share": 0.6,
             },
             {**common, "method": "random", "state": "differential (path)", "greedy_agreement": 1.0},
+            {**common, "method": "random", "state": "differential (request)", "judge_agreement": 0.98},
         ]
     )
     found = {row["bar"]: row for row in bars(means)}
@@ -300,6 +304,7 @@ def test_bars_by_hand() -> None:
     assert found["path: greedy agreement, %"]["met"] == "no"
     smaller = found["path: operation state, times smaller"]
     assert (smaller["value"], smaller["met"]) == (20, "yes")
-    assert found["request: judge agreement, %"]["met"] == "not measured"
+    assert found["request: greedy agreement, %"]["met"] == "not measured"
+    assert found["request: judge agreement, %"]["met"] == "yes", "operations that judge stand in any workflow"
     assert len(found) == len({bar.text for bar in BARS})
     assert {row["least"] for row in bars(means.assign(kind="plain")) if "points" in row["bar"]} == {-1.0, -3.0}

@@ -71,6 +71,7 @@ def test_guards(field, value, message):
         ({"codec": "dense", "value_bits": 8}, "value_bits must be one of 16, 32 with codec dense, got 8"),
         ({"codec": "low_rank", "value_bits": 8}, "value_bits must be one of 16, 32 with codec low_rank, got 8"),
         ({"dynamic_codec": "dense", "value_bits": 8}, "must be one of 16, 32 with dynamic_codec dense, got 8"),
+        ({"max_error": 0.1}, "max_error must be 0 unless allocate is waterfill, got 0.1"),
         ({"codec": "rows", "allocate": "waterfill"}, "one of sparse, mean_shift with allocate waterfill, got 'rows'"),
         ({"mode": "stateful", "control": "zero"}, "got 'zero' in mode stateful, scope path"),
         ({"scope": "request", "control": "zero"}, "got 'zero' in mode differential, scope request"),

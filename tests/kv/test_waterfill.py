@@ -42,3 +42,26 @@ def test_everything_at_density_one_and_nothing_of_zeros_is_lost():
     codec = Waterfill(lambda density: SparseCodec(density, 32), 1.0)
     assert torch.equal(codec.decode(codec.encode(x)), x)
     assert torch.equal(codec.decode(codec.encode(torch.zeros(SHAPE))), torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize(("build", "shifted"), [(SparseCodec, False), (MeanShiftCodec, True)])
+def test_an_error_bound_keeps_no_more_than_it_takes(build, shifted):
+    """Each side's energy counts one half; one entry less and the bound would not hold."""
+    x, weight = uneven(), weights(SHAPE) + 0.01
+    share = (x - x.mean(dim=3, keepdim=True)) if shifted else x
+    whole = (share.square() * weight).sum(dim=(0, 2, 3, 4))
+
+    def left(codec):
+        encoded = codec.encode(x, weight)
+        lost = ((codec.decode(encoded) - x).square() * weight).sum(dim=(0, 2, 3, 4)) / whole
+        return float(lost.mean()), encoded.tensors["values"].numel()
+
+    def bounded(max_error, density=1.0):
+        return Waterfill(lambda share: build(share, 32), density, shifted, max_error)
+
+    for bound in (0.3, 0.05):
+        error, kept = left(bounded(bound))
+        assert 0.5 * bound < error <= bound and 0 < kept < x.numel()
+        assert left(bounded(bound * 0.9))[1] > kept
+    few = left(bounded(0.05, density=0.1))
+    assert few == left(Waterfill(lambda share: build(share, 32), 0.1, shifted)), "density is the most that is kept"

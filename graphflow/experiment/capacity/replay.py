@@ -203,7 +203,7 @@ class Replay:
 
 def evenly(kv: KVConfig) -> KVConfig:
     """Even shares in place of water-filled ones: as many entries, and a bitmap in every layer, so an upper bound."""
-    return replace(kv, allocate=Allocation.EVEN)
+    return replace(kv, allocate=Allocation.EVEN, max_error=0.0)
 
 
 def check_planned(kv: KVConfig) -> None:

@@ -131,7 +131,7 @@ def draw_pruning(frame: Any, folder: Path) -> list[Path]:
     """Coverage threshold against bytes, fallback rate and P90 in the settled half of each phase."""
     columns: dict[str, tuple[str, float]] = {
         "residual_bytes": ("residuals stored, kB", 1e3),
-        "op_bytes_a_task": ("requests' own operation state a task, kB", 1e3),
+        "own_op_bytes_a_task": ("requests' own operation state a task, kB", 1e3),
         "fallback_rate": ("steps that ran exactly", 1),
         "p90_s": ("P90 latency of a task, s", 1),
     }
@@ -148,7 +148,10 @@ def draw_pruning(frame: Any, folder: Path) -> list[Path]:
 
 
 def draw_horizon(frame: Any, folder: Path) -> list[Path]:
-    """Divergence, agreement and bytes against the operations in a chain, a line a state mode."""
+    """Divergence, agreement and bytes against the operations in a chain, a line a state mode.
+
+    Chains whose contexts are longer than those that the backbone was trained on are shaded.
+    """
     panels = {
         "kl_at_end": ("KL over the last operations, nats", 1.0),
         "agreement_at_end": ("greedy agreement over the last operations", 1.0),
@@ -163,6 +166,9 @@ def draw_horizon(frame: Any, folder: Path) -> list[Path]:
                 values = rows[column].clip(lower=FLOOR) if column == "kl_at_end" else rows[column] / unit
                 axes.plot(rows["length"], values, color=colour, marker=marker, label=label)
             axes.set(title=title, xlabel="operations in the chain", xscale="log")
+            if (beyond := part[part["context_tokens"] > part["longest_context"]])["length"].any():
+                start = (beyond["length"].min() * part[part["length"] < beyond["length"].min()]["length"].max()) ** 0.5
+                axes.axvspan(start, axes.get_xlim()[1], color="#dddddd", zorder=0, label="beyond trained contexts")
             axes.set_xticks(lengths := sorted(set(part["length"])), [str(length) for length in lengths])
             axes.xaxis.set_tick_params(which="minor", bottom=False, labelbottom=False)
         grid[0].set_yscale("log")
@@ -180,6 +186,7 @@ def draw_layouts(frame: Any, crossings: Any, name: str, folder: Path) -> list[Pa
     """
     panels = {
         "prefill_tokens": ("tokens prefilled a task", 1.0),
+        "op_bytes_a_task": ("of prompts alone, kB", 1e3),
         "bytes_a_task": ("KV retained a task, kB", 1e3),
         "p90_s": ("P90 latency of a task, s", 1.0),
     }

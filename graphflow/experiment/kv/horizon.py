@@ -61,7 +61,9 @@ def _flows(length: int) -> Flows:
 def long_horizon(study: Study) -> pd.DataFrame:
     """Run what is left; write ``long_horizon.csv`` and its figure.
 
-    The reference is a stateful run of the longest chain: every chain's contexts are beginnings of it.
+    The reference is a stateful run of the longest chain: every chain's contexts are beginnings of it. A context may
+    become longer than any that the backbone was trained on (``longest_context``): there the error is still that of the
+    state, but of a model that no longer knows what it reads.
     """
     grid = lengths(study.size("longest"))
     planned = [(config, length) for _, config in study.cells() for length in grid]
@@ -76,7 +78,9 @@ def long_horizon(study: Study) -> pd.DataFrame:
                     references[key] = reference(study.house, replace(config, warmup=warmup), _flows(grid[-1]))
                 job = replay(study.house, config, _flows(length), references[key])
                 run_cell(job, lambda _: progress.advance())
-                rows.append({**measured(study, job), "length": length, **_at_end(study, job.run_dir)})
+                longest: Any = study.house.backbone(config).model.config
+                limit = {"length": length, "longest_context": longest.max_position_embeddings}
+                rows.append({**measured(study, job), **limit, **_at_end(study, job.run_dir)})
     frame = study.write("long_horizon", rows)
     study.say(*draw_horizon(frame, study.figures))
     study.show(frame, SHOWN, "Chains of operations: error over the last operations, bytes")

@@ -44,7 +44,11 @@ def fidelity(episodes: Sequence[Episode], deciding: Collection[str]) -> dict[str
 
 
 def tokens(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Prompt tokens a task, those of operation prompts apart, and the share that never ran through the model."""
+    """Prompt tokens a task, those of operation prompts apart, and shares of them whose KV was there.
+
+    ``reuse_share`` counts a context anew at every call that reads it. ``never_prefilled_share`` counts a token once: of
+    prompts that were there and all tokens that ran, the former. It is 0 where each request computes its own.
+    """
     sums = {
         name: sum(episode.total(name) for episode in episodes)
         for name in ("prefill_tokens", "reused_tokens", "operation_tokens", "operation_reused")
@@ -53,6 +57,7 @@ def tokens(episodes: Sequence[Episode]) -> dict[str, Any]:
     return {
         **{name: value / max(len(episodes), 1) for name, value in sums.items()},
         "reuse_share": sums["reused_tokens"] / whole if whole else 0.0,
+        "never_prefilled_share": sums["operation_reused"] / max(sums["prefill_tokens"] + sums["operation_reused"], 1),
         "operation_reuse_share": sums["operation_reused"] / max(sums["operation_tokens"], 1),
     }
 

@@ -40,6 +40,7 @@ AVERAGED = (
     "operation_tokens",
     "operation_reused",
     "reuse_share",
+    "never_prefilled_share",
     "operation_reuse_share",
     "op_bytes_a_task",
     "bytes_a_task",

@@ -6,7 +6,7 @@ paper does not name its threshold, so shares are given for several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,11 +48,13 @@ class Similarity:
         self.positions = torch.zeros(2, POSITIONS)
         self.moments: dict[Key, Moments] = {}
         self.layers = layers
+        self.tasks: list[Hashable] = []
 
-    def add(self, key: Key, base: Tensor, exact: Tensor, in_place: Tensor) -> None:
+    def add(self, task: Hashable, key: Key, base: Tensor, exact: Tensor, in_place: Tensor) -> None:
         """One prompt of one request.
 
         Args:
+            task: Whose request: intervals are over tasks, each the mean of its prompts.
             key: Operation and path.
             base: Bare KV, (layers, 2, kv_heads, L, head_dim), at positions 0..L-1.
             exact: The request's, keys moved to the same positions.
@@ -69,6 +71,7 @@ class Similarity:
         count = min(by_token.shape[-1], POSITIONS)
         self.positions[:, :count] += by_token[:, :count] / by_token.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         self.moments.setdefault(key, Moments(base)).update(exact)
+        self.tasks.append(task)
 
     @property
     def count(self) -> int:
@@ -98,6 +101,13 @@ class Similarity:
             return None
         return float(1 - left[layers, side].sum() / whole[layers, side].sum())
 
+    def _by_task(self, values: Tensor) -> list[float]:
+        """Means of what is given for every prompt, a mean a task."""
+        of: dict[Hashable, list[float]] = {}
+        for task, value in zip(self.tasks, values.tolist(), strict=True):
+            of.setdefault(task, []).append(value)
+        return [sum(own) / len(own) for own in of.values()]
+
     def rows(self) -> list[dict[str, Any]]:
         """A row a frame, side and layer, and one over all layers."""
         found, seen = [], self.energies()[2]
@@ -106,7 +116,7 @@ class Similarity:
             for side, name in enumerate(SIDES):
                 for layer in (*range(self.layers), ALL):
                     chosen = slice(None) if layer == ALL else slice(int(layer), int(layer) + 1)
-                    norm = bootstrap(norms[:, chosen, side].mean(dim=1).tolist())
+                    norm = bootstrap(self._by_task(norms[:, chosen, side].mean(dim=1)))
                     mean = shares[:, chosen, side].mean(dim=(0, 1)).tolist()
                     moved = frame == FRAMES[1]
                     found.append(
@@ -145,7 +155,8 @@ class Watcher(Decoder):
                 self._bases[request.op] = self.bare(request.prompt)
             exact = piece.tensor()
             in_place = to_absolute(exact, offset, self.backbone.rope)
-            self.found.add((request.op, request.context.path), self._bases[request.op], exact, in_place)
+            task, key = reply.contexts[0].pieces[0][0].tokens, (request.op, request.context.path)
+            self.found.add(task, key, self._bases[request.op], exact, in_place)
         return replies
 
 

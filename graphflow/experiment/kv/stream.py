@@ -87,7 +87,7 @@ def pruning(study: Study) -> pd.DataFrame:
         "backbone",
         "label",
         "phase",
-        "op_bytes_a_task",
+        "own_op_bytes_a_task",
         "residual_bytes",
         "statistics_bytes",
         "fallback_rate",
@@ -100,7 +100,7 @@ def pruning(study: Study) -> pd.DataFrame:
 
 def phases_of(windows: Any) -> list[dict[str, Any]]:
     """Each phase's second half, when the store has settled, and how many episodes it took until reuse was there."""
-    means = ("op_bytes_a_task", "fallback_rate", "operation_reuse_share", "reuse_share", "p90_s", "metric")
+    means = ("own_op_bytes_a_task", "fallback_rate", "operation_reuse_share", "reuse_share", "p90_s", "metric")
     kept = ("backbone", "label", "state", "kv_mode", "kv_scope", "coverage", "phase", "benchmark", "run_id")
     rows = []
     for _, part in windows.groupby(["backbone", "label", "phase"], sort=False):
@@ -210,8 +210,8 @@ def _windows(config: Config, job: Job, stream: Stream) -> Iterator[dict[str, Any
                 **tokens(episodes),
                 "fallback_rate": fallback_rate(episodes),
                 "p90_s": percentile([episode.latency_s for episode in episodes], 90),
-                "op_bytes_a_task": sum(episode.op_bytes for episode in episodes) / len(episodes),
-                "text_bytes_a_task": sum(episode.dynamic_bytes for episode in episodes) / len(episodes),
+                "own_op_bytes_a_task": sum(episode.op_bytes for episode in episodes) / len(episodes),
+                "own_text_bytes_a_task": sum(episode.dynamic_bytes for episode in episodes) / len(episodes),
                 "store_bytes": part[-1]["shared_bytes"],
                 **{f"{name}_bytes": held.get(episodes[-1].task_id, {}).get(name) for name in KINDS},
                 "store_bytes_max": max(line["shared_bytes"] for line in part),
