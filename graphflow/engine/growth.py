@@ -30,6 +30,4 @@ def check_growth(before: Workflow, after: Workflow) -> None:
         if after.step(step.id) != step:
             raise WorkflowError(f"{after} must keep the steps that it grows from: {step.id!r} was changed")
     if len(after.steps) == len(before.steps):
-        raise WorkflowError(
-            f"{after} must have more steps than it grows from (None adds nothing)"
-        )
+        raise WorkflowError(f"{after} must have more steps than it grows from (None adds nothing)")

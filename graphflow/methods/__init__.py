@@ -17,6 +17,7 @@ from graphflow.methods.vanilla import PROMPTS, Vanilla, asks_as_vendor
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
+SCRIPTED = ("auto", "yes", "no")
 NAMES = ("vanilla", "best_fixed", "retrieve_top1", "random", "graphflow")
 
 __all__ = ["NAMES", "Method", "MethodConfig", "MethodError", "build_method"]
@@ -29,6 +30,8 @@ class MethodConfig:
     Attributes:
         name: One of `NAMES`.
         seed: Of methods that draw (``random``).
+        scripted: Whether scripts write what a method needs of a model besides answers (plans, edits, flows), in the
+            model's place: ``yes``, ``no``, or ``auto``, which does so for the mini backbones, who never saw such texts.
         prompt: How ``vanilla`` asks: ``mini`` by the library's one-call operations, ``vendor`` as vendors evaluate
             their models, ``auto`` by the backbone's turn format.
 
@@ -39,12 +42,19 @@ class MethodConfig:
     name: str = "graphflow"
     seed: int = 0
     prompt: str = "auto"
+    scripted: str = "auto"
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise MethodError(f"method.name: {unknown_name('method', self.name, NAMES)}")
         if self.prompt not in PROMPTS:
             raise MethodError(f"method.prompt: {unknown_name('prompt', self.prompt, PROMPTS)}")
+        if self.scripted not in SCRIPTED:
+            raise MethodError(f"method.scripted: {unknown_name('value', self.scripted, SCRIPTED)}")
+
+    def scripts(self, turns: str) -> bool:
+        """Whether scripts write for a backbone of this turn format."""
+        return self.scripted == "yes" or (self.scripted == "auto" and turns == "mini")
 
 
 def build_method(
