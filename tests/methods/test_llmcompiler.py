@@ -8,7 +8,7 @@ from graphflow.methods import MethodConfig, MethodError, build_method
 from graphflow.methods.llmcompiler import LLMCompiler
 from graphflow.methods.planning import PlanError
 from graphflow.wgraph.workflow import Step, Workflow, validate
-from tests.methods.served import KINDS, REPOSITORY, WORKFLOWS, Said, isolated, ran, serve, task
+from tests.methods.served import KINDS, REPOSITORY, WORKFLOWS, Said, ran, serve, task
 
 TWO_WAYS = "1. program()\n2. run_python($1)\n3. generate_cot()\n4. join()"
 FINISHED = "They agree.\n<answer>f(7) = (7)</answer>\nDone."
@@ -59,15 +59,17 @@ def test_the_scripted_plans_are_valid(kind: str) -> None:
     assert len(workflow.steps) > 2 and method.scripted == ("llmcompiler_plan",)
 
 
-@isolated
-def test_independent_steps_run_at_the_same_time() -> None:
-    """Two chains: each of their steps waits for its own input alone, so that the chains overlap."""
-    episode = serve(LLMCompiler(REPOSITORY, WORKFLOWS, scripted=True), task("hotpotqa", passages=("one two", "three")))
+@pytest.mark.parametrize("places", [8, 1])
+def test_independent_steps_run_at_the_same_time(places: int) -> None:
+    """Two chains, each step waiting for its own input alone; with one place in the batch they cannot overlap."""
+    asked = task("hotpotqa", passages=("one two", "three"))
+    episode = serve(LLMCompiler(REPOSITORY, WORKFLOWS, scripted=True), asked, max_batch=places)
     record = {found.step: found for found in episode.steps}
     assert not episode.error
     looked, facts = record["step_1_1"], record["step_1_6"]
     assert looked.op == "lookup_query" and facts.op == "extract_facts"
-    assert max(looked.start_s, facts.start_s) < min(looked.end_s, facts.end_s)
+    together = max(looked.start_s, facts.start_s) < min(looked.end_s, facts.end_s)
+    assert together == (places > 1)
     for before, after in ((1, 2), (2, 3), (3, 4), (4, 5), (6, 7)):
         assert record[f"step_1_{before}"].end_s <= record[f"step_1_{after}"].start_s
     assert record["join_1"].start_s >= max(record[f"step_1_{k}"].end_s for k in (5, 7))

@@ -40,11 +40,19 @@ REVIEWS = [
 ]
 
 
+@pytest.mark.parametrize(("kind", "first", "again"), [("hotpotqa", "reply", "revise"), ("mbpp", "code", "rewrite")])
 @pytest.mark.parametrize(("reviews", "steps", "answer"), REVIEWS)
-def test_the_review_ends_when_it_approves(reviews: list[str], steps: list[str], answer: str) -> None:
-    said = Said({**DOCUMENTS, "metagpt_reply": ["first"], "metagpt_review": reviews, "revise": ["second", "third"]})
-    episode = serve(MetaGPT(REPOSITORY, WORKFLOWS), task("hotpotqa"), said)
-    assert ran(episode) == ["requirements", "design", "tasks", "reply", *steps, "reviewed"]
+def test_the_review_ends_when_it_approves(
+    reviews: list[str], steps: list[str], answer: str, kind: str, first: str, again: str
+) -> None:
+    method, later = MetaGPT(REPOSITORY, WORKFLOWS), ["second", "third"]
+    said = Said({
+        **DOCUMENTS, "metagpt_reply": ["first"], "metagpt_implement": ["first"], "metagpt_review": reviews,
+        "revise": later, "metagpt_rewrite": later, "metagpt_tests": ["not Python"],
+    })  # fmt: skip
+    episode = serve(method, task(kind), said)
+    steps = [step.replace("revise", again) for step in steps]
+    assert ran(episode)[: len(steps) + 5] == ["requirements", "design", "tasks", first, *steps, "reviewed"]
     assert not episode.error and episode.answer == answer
     assert said.read["metagpt_review"] == [["first"], ["second"]][: len(reviews)]
 
