@@ -17,6 +17,7 @@ from graphflow.engine.config import EngineConfig
 from graphflow.engine.decode import Decoder
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.gate import Build
+from graphflow.engine.growth import Grow
 from graphflow.engine.job import Job
 from graphflow.engine.opening import open_memory, open_store
 from graphflow.engine.prefetch import Prefetch
@@ -92,7 +93,7 @@ class Executor:
         if self.store.config.store:
             self.store.save(self.store.config.store)
 
-    def run(self, tasks: Sequence[Task], build: Build) -> Iterator[Episode]:
+    def run(self, tasks: Sequence[Task], build: Build, grow: Grow | None = None) -> Iterator[Episode]:
         """Serves tasks; one run at a time.
 
         A task whose tool or step raises, that runs out of time or is cancelled ends in an episode that says so; the
@@ -101,11 +102,12 @@ class Executor:
         Args:
             tasks: The tasks, in order of arrival.
             build: Gives a workflow for each of some tasks; its time counts.
+            grow: Asked for more steps whenever a task's answer is there, see `graphflow.engine.growth`.
 
         Yields:
             Episodes in order of completion, one a task.
         """
-        self._serving = Serving(self, tasks, build)
+        self._serving = Serving(self, tasks, build, grow)
         try:
             yield from self._serving.episodes()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphflow.engine.episode import Episode, StepOutput, StepRecord, Task
+from graphflow.engine.growth import Outputs, check_growth
 from graphflow.engine.state import Branch, StepState, Value
 from graphflow.kv import own_bytes
 from graphflow.wgraph.workflow import TASK, Step, Workflow
@@ -16,6 +17,7 @@ class Job:
     Attributes:
         begun: Ids of the steps that are in somebody's hands: `ready` does not give them again.
         error: Why it failed; empty while it did not.
+        whole: True once nobody adds steps any more.
 
     Args:
         task: The task.
@@ -32,7 +34,7 @@ class Job:
         self.episode = Episode(task.id, task.benchmark, workflow.name, workflow.fingerprint, build_s=build_s)
         self.branches = [root]
         self.begun: set[str] = set()
-        self.error = ""
+        self.error, self.whole = "", False
         self._added = (0, 0)
 
     def ready(self) -> list[Step]:
@@ -73,6 +75,21 @@ class Job:
         self.states[step.id] = StepState(list(values))
         self.branches += [value.branch for value in values]
         self.episode.steps.append(record)
+
+    def outputs(self) -> Outputs:
+        """What the steps that ran have written."""
+        ran = {id: state for id, state in self.states.items() if id != TASK and not state.skipped}
+        return {id: [value.output for value in state.values] for id, state in ran.items()}
+
+    def grow(self, workflow: Workflow) -> None:
+        """Goes on with a workflow that has all of the present steps, and more.
+
+        Raises:
+            WorkflowError: It has not.
+        """
+        check_growth(self.workflow, workflow)
+        self.workflow = workflow
+        self.episode.workflow, self.episode.fingerprint = workflow.name, workflow.fingerprint
 
     @property
     def done(self) -> bool:

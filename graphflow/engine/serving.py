@@ -16,6 +16,7 @@ from graphflow.engine.calls import Call
 from graphflow.engine.episode import Episode, StepRecord, Task
 from graphflow.engine.failure import attempt
 from graphflow.engine.gate import CANCELLED, Arrived, Build, Gate, late, never_admitted
+from graphflow.engine.growth import Grow
 from graphflow.engine.job import Job
 from graphflow.engine.memory import Root
 from graphflow.engine.request import Request
@@ -37,12 +38,13 @@ class Serving:
         executor: Model, store and settings.
         tasks: In order of arrival.
         build: Gives a workflow for each of some tasks.
+        grow: Adds steps to a workflow whose answer is there; None for workflows that are whole from the beginning.
     """
 
-    def __init__(self, executor: Executor, tasks: Sequence[Task], build: Build) -> None:
+    def __init__(self, executor: Executor, tasks: Sequence[Task], build: Build, grow: Grow | None = None) -> None:
         self.executor, self.config = executor, executor.config
         self.batch, self.memory, self.clock = executor.batch, executor.memory, executor.clock
-        self._gate = Gate(tasks, build, self.config, self.clock)
+        self._gate, self._grow = Gate(tasks, build, self.config, self.clock), grow
         self._jobs: list[Job] = []
         self._queue: list[Waiting] = []
         self._tools: list[Ready] = []
@@ -161,9 +163,14 @@ class Serving:
     def _look(self, job: Job) -> None:
         """Queues what a task can do now."""
         if job.done:
+            self._add_steps(job)
+        if job.done:
             return
+        ready = job.ready()
+        if job.done:  # its answer was skipped
+            return self._look(job)
         library, way = self.executor.library, self._ways.setdefault(job.workflow.fingerprint, {})
-        for step in job.ready():
+        for step in ready:
             job.begun.add(step.id)
             if library[step.op].kind is not Kind.LLM:
                 self._tools.append((job, step))
@@ -173,6 +180,21 @@ class Serving:
             failure = attempt(lambda step=step: self._enqueue(self.executor.calls.call(job, step), way[step.id]))
             if failure:
                 self._fail(job, f"step {step.id!r}: {failure}")
+
+    def _add_steps(self, job: Job) -> None:
+        """Asks what follows an answer; its time is part of the task's, what it raises its failure."""
+        if self._grow is None or job.whole or job.error:
+            return
+        began, found = self.clock(), list[Workflow]()
+        grow, outputs = self._grow, job.outputs()
+        failure = attempt(lambda: found.extend(filter(None, [grow(job.task, job.workflow, outputs)])))
+        job.episode.build_s += self.clock() - began
+        job.whole = not found
+        failure = failure or (attempt(lambda: job.grow(found[0])) if found else "")
+        if failure:
+            self._fail(job, f"step {job.workflow.answer!r}: {failure}")
+        else:
+            self._reserved[job] = self._needs(job.task, job.workflow)
 
     def _enqueue(self, call: Call, way: int) -> None:
         self._queue.append(Waiting(next(self._numbers), call.step.op, call.step.samples, way, what=call))

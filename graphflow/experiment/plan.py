@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
 
-UNTAUGHT = ("vanilla", "random")  # methods that learn nothing
+UNTAUGHT = ("vanilla", "metagpt", "llmcompiler", "taskweaver", "random")  # methods that learn nothing
 
 
 class Split(Enum):

@@ -34,6 +34,7 @@ from graphflow.kv import Allowed
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, build_method
 from graphflow.methods.asking import Asking
+from graphflow.methods.proposing import MoreOperations
 from graphflow.methods.random import Random
 from graphflow.paths import ASSETS, CONF, PACKAGE
 from graphflow.wgraph.library import load_operations, load_workflows
@@ -168,12 +169,12 @@ class House:
         asking = method.asking
         sandbox = Sandbox(config.engine.sandbox)
         benchmark.sandbox = sandbox
-        executor = self.executor(config, config.kv, sandbox, asking)
+        executor = self.executor(config, config.kv, sandbox, method)
         warmup = benchmark.examples(config.fit.split.value, config.warmup) if config.warmup else []
         return Server(
             examples=self.examples(config),
             warmup=[example.task for example in warmup],
-            run=lambda tasks: executor.run([asking.ask(task) for task in tasks], method.build_many),
+            run=lambda tasks: executor.run([asking.ask(task) for task in tasks], method.build_many, method.grow),
             score=lambda examples, answers: benchmark.score_many(
                 examples, [asking.read(example.task, a) for example, a in zip(examples, answers, strict=True)]
             ),
@@ -182,12 +183,16 @@ class House:
             statistics=benchmark.statistics,
         )
 
-    def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, asking: Asking | None = None) -> Executor:
-        """An executor with an empty operation store."""
-        asking, backbone = asking or Asking(), self.backbone(config)
+    def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Executor:
+        """An executor with an empty operation store, for a method's workflows or for those of the wGraph.
+
+        Operation state of a method with operations of its own is kept wherever it calls them: no graph says where.
+        """
+        asking, backbone = method.asking if method else Asking(), self.backbone(config)
         library = asking.library(self.library)
-        toolbox = ToolBox(sandbox=sandbox)
-        return Executor(asking.backbone(backbone), library, kv, config.engine, toolbox, self.allowed)
+        toolbox = ToolBox(sandbox=sandbox, tools=method.tools if method else {})
+        allowed = None if isinstance(asking, MoreOperations) else self.allowed
+        return Executor(asking.backbone(backbone), library, kv, config.engine, toolbox, allowed)
 
     def method(self, config: Config, on_fit: Ignore = ignore) -> Method:
         """The method, fitted."""

@@ -11,13 +11,17 @@ from graphflow.generator.generator import Generator, GeneratorConfig
 from graphflow.methods.base import Method, MethodError
 from graphflow.methods.best_fixed import BestFixed
 from graphflow.methods.graphflow import GraphFlow
+from graphflow.methods.llmcompiler import LLMCompiler, check_replans
+from graphflow.methods.metagpt import MetaGPT
 from graphflow.methods.random import Random
 from graphflow.methods.retrieve_top1 import RetrieveTop1
+from graphflow.methods.taskweaver import TaskWeaver
 from graphflow.methods.vanilla import PROMPTS, Vanilla, asks_as_vendor
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
-NAMES = ("vanilla", "best_fixed", "retrieve_top1", "random", "graphflow")
+SCRIPTED = ("auto", "yes", "no")
+NAMES = ("vanilla", "metagpt", "llmcompiler", "taskweaver", "best_fixed", "retrieve_top1", "random", "graphflow")
 
 __all__ = ["NAMES", "Method", "MethodConfig", "MethodError", "build_method"]
 
@@ -29,22 +33,34 @@ class MethodConfig:
     Attributes:
         name: One of `NAMES`.
         seed: Of methods that draw (``random``).
+        scripted: Whether scripts write what a method needs of a model besides answers (plans, edits, flows), in the
+            model's place: ``yes``, ``no``, or ``auto``, which does so for the mini backbones, who never saw such texts.
         prompt: How ``vanilla`` asks: ``mini`` by the library's one-call operations, ``vendor`` as vendors evaluate
             their models, ``auto`` by the backbone's turn format.
+        max_replans: Plans that ``llmcompiler`` may make for a task, 1 or 2.
 
     Raises:
-        MethodError: There is no method, or no prompt, of that name.
+        MethodError: There is no method, or no prompt, of that name, or a number is out of range.
     """
 
     name: str = "graphflow"
     seed: int = 0
     prompt: str = "auto"
+    scripted: str = "auto"
+    max_replans: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise MethodError(f"method.name: {unknown_name('method', self.name, NAMES)}")
         if self.prompt not in PROMPTS:
             raise MethodError(f"method.prompt: {unknown_name('prompt', self.prompt, PROMPTS)}")
+        if self.scripted not in SCRIPTED:
+            raise MethodError(f"method.scripted: {unknown_name('value', self.scripted, SCRIPTED)}")
+        check_replans(self.max_replans)
+
+    def scripts(self, turns: str) -> bool:
+        """Whether scripts write for a backbone of this turn format."""
+        return self.scripted == "yes" or (self.scripted == "auto" and turns == "mini")
 
 
 def build_method(
@@ -72,6 +88,12 @@ def build_method(
     match config.name:
         case "vanilla":
             return Vanilla(library, workflows, asks_as_vendor(config.prompt, turns))
+        case "metagpt":
+            return MetaGPT(library, workflows, config.scripts(turns))
+        case "llmcompiler":
+            return LLMCompiler(library, workflows, config.scripts(turns), config.max_replans)
+        case "taskweaver":
+            return TaskWeaver(library, workflows, config.scripts(turns))
         case "best_fixed":
             return BestFixed(library, workflows)
         case "retrieve_top1":

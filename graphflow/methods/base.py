@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 from graphflow.engine.episode import Task
+from graphflow.engine.growth import Outputs
+from graphflow.engine.tools import Tool
 from graphflow.errors import UnknownNameError, unknown_name
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.asking import Asking
+from graphflow.methods.proposing import MoreOperations, Proposal
+from graphflow.methods.trials import Trials
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
@@ -26,16 +31,36 @@ class Method(ABC):
         library: The operations.
         workflows: The repository's workflows by name.
         asking: How tasks are put to the backbone and answers read.
+        searches: Whether it is fitted by trying workflows out (`search`), not on outcomes alone.
+        tools: Tools of its own operations, by operation.
+        scripted: Its operations that a script writes in place of the model; results say so.
     """
 
     name: ClassVar[str]
     asking: Asking = Asking()
+    searches: ClassVar[bool] = False
+    tools: Mapping[str, Tool] = MappingProxyType({})
+    scripted: tuple[str, ...] = ()
 
     def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
         self.library, self.workflows = library, dict(workflows)
 
     def fit(self, table: OutcomeTable | None = None) -> None:  # noqa: B027 (overriding it is optional)
         """Learn from executed outcomes of training tasks. Does nothing where there is nothing to learn."""
+
+    def search(self, trials: Trials) -> None:  # noqa: B027 (overriding it is optional)
+        """Learn by trying workflows out on validation tasks of one benchmark. Does nothing where nothing is tried."""
+
+    def propose(self, *proposals: Proposal, scripted: bool) -> None:
+        """Give this method operations that a model writes, or a script in its place."""
+        self.asking = MoreOperations([proposal.made(scripted) for proposal in proposals])
+        if scripted:
+            self.tools = {proposal.name: proposal.script for proposal in proposals}
+            self.scripted = tuple(self.tools)
+
+    def grow(self, task: Task, workflow: Workflow, outputs: Outputs) -> Workflow | None:
+        """More steps, once the answer of a workflow is there (`graphflow.engine.growth`); None where it is whole."""
+        return None
 
     @abstractmethod
     def build(self, task: Task) -> Workflow:

@@ -50,7 +50,7 @@ def run_batch(op: str, calls: Sequence[Call], toolbox: ToolBox) -> list[StepOutp
     Raises:
         ToolError: If there is no such tool.
     """
-    tool = get_tool(op)
+    tool = toolbox.tools.get(op) or get_tool(op)
     if isinstance(tool, CodeTool):
         return tool.batch(calls, toolbox)
     return [tool(task, inputs, toolbox) for task, inputs in calls]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphflow.engine.episode import StepOutput, Task
@@ -18,10 +18,12 @@ class ToolBox:
     Attributes:
         sandbox: Where programs run; None makes one from ``config`` when the first program comes.
         config: Limits for a sandbox that is made here.
+        tools: Tools beside those that every toolbox has, by operation: a method's own.
     """
 
     sandbox: Sandbox | None = None
     config: SandboxConfig = field(default_factory=SandboxConfig)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
 
     def runner(self) -> Sandbox:
         """The sandbox.
