@@ -48,7 +48,7 @@ def test_the_review_ends_when_it_approves(
     method, later = MetaGPT(REPOSITORY, WORKFLOWS), ["second", "third"]
     said = Said({
         **DOCUMENTS, "metagpt_reply": ["first"], "metagpt_implement": ["first"], "metagpt_review": reviews,
-        "revise": later, "metagpt_rewrite": later, "metagpt_tests": ["not Python"],
+        "revise": later, "metagpt_rewrite": later, "metagpt_tests": ["there are none"],
     })  # fmt: skip
     episode = serve(method, task(kind), said)
     steps = [step.replace("revise", again) for step in steps]
