@@ -11,14 +11,14 @@ workflow whose loops are written out behind guards.
 
 Left out: messages and subscriptions (the order is the same), several files, incremental mode and code summaries (a task
 is one function or one value), competitive analysis and diagrams in the documents, the choice whether code or test is
-at fault (only code counts here, so that only code is repaired). Tests that are not Python count as no tests. Questions
+at fault (only code counts here, so that only code is repaired). Tests that assert nothing count as no tests. Questions
 over passages have nothing to test: their answer is reviewed and revised, and there is no QA engineer.
 
 Roles of the mini backbones are the nearest operations that they know, so that nothing is scripted. Numbers: decompose
 (product manager, architect), generate_cot (engineer, since review and revise know worked solutions), then program and
-run_python as the QA engineer's test, and ensemble_select where it gave a value. Questions: extract_facts,
-answer_generate, judge as the review. Code: code_generate (it reads the task alone), the task's own tests with reflect
-as the review, run_tests with fix_program as QA.
+run_python as the QA engineer's test, and ensemble_select where it gave a value. Questions: answer_generate, judge as
+the review (it knows answers that were given at once), extract_facts and answer_generate to revise. Code: code_generate
+(it reads the task alone), the task's own tests with reflect as the review, run_tests with fix_program as QA.
 """
 
 from __future__ import annotations
@@ -219,14 +219,13 @@ MINI_COMPANY: tuple[Mapping[str, Any], ...] = (
     {
         "kinds": QUESTIONS,
         "steps": {
-            "facts": {"op": "extract_facts", "in": ["task"]},
-            "reply": {"op": "answer_generate", "in": ["facts"]},
+            "reply": {"op": "answer_generate", "in": ["task"]},
             "review": {"op": "judge", "in": ["reply"]},
-            "revised_facts": {"op": "extract_facts", "in": ["review"], "when": "review.wrong"},
-            "revise": {"op": "answer_generate", "in": ["revised_facts"]},
+            "facts": {"op": "extract_facts", "in": ["review"], "when": "review.wrong"},
+            "revise": {"op": "answer_generate", "in": ["facts"]},
             "reviewed": {"op": "first_nonempty", "in": ["revise", "reply"]},
         },
-        "loops": [{"body": ["review", "revised_facts", "revise"], "while": "review.wrong", "max_unroll": REVIEWS}],
+        "loops": [{"body": ["review", "facts", "revise"], "while": "review.wrong", "max_unroll": REVIEWS}],
         "answer": "reviewed",
     },
     {
@@ -294,13 +293,14 @@ def run_own_tests(task: Task, inputs: list[StepOutput], toolbox: ToolBox) -> Ste
         toolbox: Has the sandbox.
 
     Returns:
-        "passed", or the first test that fails, and the field ``failed``; "no tests" where they are not Python.
+        "passed", or the first test that fails, and the field ``failed``; "no tests" where they assert nothing.
     """
     code, tests = (output.text for output in inputs)
+    source = extract_code(tests)
     try:
-        source = extract_code(tests)
-        if not ast.parse(source).body:
-            raise SyntaxError("no statement")
+        asserts = any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):  # ValueError: null bytes
+        asserts = False
+    if not asserts:
         return StepOutput("no tests", {"failed": False})
     return read(toolbox.runner().run(complete_program(task, code), check_source((source,), task.id)))

@@ -54,7 +54,7 @@ class Said:
         return say
 
 
-def serve(method: Method, asked: Task, said: Said | None = None, seed: int = 0, **engine: Any) -> Episode:
+def serve(method: Method, asked: Task, said: Said | None = None, **engine: Any) -> Episode:
     """One task, served by a method; operations in ``said`` are not called but said."""
     texts = said.texts if said else {}
     library = method.asking.library(REPOSITORY)
@@ -62,8 +62,8 @@ def serve(method: Method, asked: Task, said: Said | None = None, seed: int = 0, 
     operations = [replace(op, kind=Kind.TOOL, prompt="") if op.name in texts else op for op in library.values()]
     toolbox = ToolBox(Sandbox(SandboxConfig(cpu_s=1, wall_s=10, workers=1)) if not PROBLEM else None)
     toolbox.tools = {**method.tools, **spoken}
-    config = EngineConfig(**{"kv_dtype": "float32", "max_tokens_scale": 0.1, **engine})
-    executor = Executor(tiny_backbone(seed=seed), Library(operations), KVConfig(StateMode.STATEFUL), config, toolbox)
+    config = EngineConfig(**{"kv_dtype": "float32", "max_tokens_scale": 0.03, **engine})
+    executor = Executor(tiny_backbone(), Library(operations), KVConfig(StateMode.STATEFUL), config, toolbox)
     (episode,) = executor.run([method.asking.ask(asked)], method.build_many, method.grow)
     return episode
 

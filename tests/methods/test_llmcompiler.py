@@ -63,7 +63,7 @@ def test_the_scripted_plans_are_valid(kind: str) -> None:
 def test_independent_steps_run_at_the_same_time(places: int) -> None:
     """Two chains, each step waiting for its own input alone; with one place in the batch they cannot overlap."""
     asked = task("hotpotqa", passages=("one two", "three"))
-    episode = serve(LLMCompiler(REPOSITORY, WORKFLOWS, scripted=True), asked, max_batch=places)
+    episode = serve(LLMCompiler(REPOSITORY, WORKFLOWS, scripted=True), asked, max_batch=places, max_tokens_scale=0.1)
     record = {found.step: found for found in episode.steps}
     assert not episode.error
     looked, facts = record["step_1_1"], record["step_1_6"]

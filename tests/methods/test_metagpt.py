@@ -88,7 +88,7 @@ def test_own_tests_are_run_and_what_fails_is_repaired() -> None:
 
 
 @isolated
-@pytest.mark.parametrize("tests", ["assert f(1) == 2", "these are tests, honestly", ""])
+@pytest.mark.parametrize("tests", ["assert f(1) == 2", "these are tests, honestly", "no", ""])
 def test_nothing_is_repaired_where_no_test_fails(tests: str) -> None:
     said = Said({
         **DOCUMENTS, "metagpt_implement": [GOOD], "metagpt_review": ["LGTM"], "metagpt_tests": [tests],
@@ -113,7 +113,8 @@ def test_code_of_a_mini_backbone_is_reviewed_by_the_examples() -> None:
 @isolated
 @pytest.mark.parametrize("mini", [True, False])
 @pytest.mark.parametrize("kind", ["gsm8k", "hotpotqa", "mbpp"])
-def test_garbage_ends_in_an_answer(kind: str, mini: bool) -> None:
-    episode = serve(MetaGPT(REPOSITORY, WORKFLOWS, mini), task(kind, entry_point="f", visible_tests=("assert f(1)",)))
-    assert not episode.error and episode.answer
-    assert episode.llm_calls > 2
+def test_garbage_ends_without_an_error(kind: str, mini: bool) -> None:
+    method, asked = MetaGPT(REPOSITORY, WORKFLOWS, mini), task(kind, entry_point="f", visible_tests=("assert f(1)",))
+    episode = serve(method, asked)
+    assert not episode.error and ran(episode)[-1] == method.build(asked).answer
+    assert episode.llm_calls > 1

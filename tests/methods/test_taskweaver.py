@@ -137,9 +137,9 @@ def test_scripts_go_by_the_turn_format() -> None:
 @isolated
 @pytest.mark.parametrize("scripted", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_garbage_ends_in_an_answer(kind: str, scripted: bool) -> None:
+def test_garbage_ends_without_an_error(kind: str, scripted: bool) -> None:
     asked = task(kind, passages=("one", "two"), entry_point="f", visible_tests=("assert f(1)",))
     episode = serve(TaskWeaver(REPOSITORY, WORKFLOWS, scripted), asked)
-    assert not episode.error and episode.answer
+    assert not episode.error and ran(episode)[-1].startswith(("observe", "answer"))
     runs = [step for step in ran(episode) if step.startswith("run")]
     assert runs == (["run_1_1", "run_2_1"] if scripted and kind == "hotpotqa" else [f"run_1_{k}" for k in (1, 2, 3, 4)])
