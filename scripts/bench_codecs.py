@@ -1,6 +1,6 @@
 """What every codec costs and loses, on real residuals of the shipped backbone and at the shape of a real one.
 
-python scripts/bench_codecs.py --out results/codecs.csv
+python scripts/bench_codecs.py --out results/kv/codecs_speed.csv
 
 Cases: ``path`` (mean of a path minus the base, the core of the prompt as the store keeps it), ``request`` (one unseen
 request minus the base), ``dynamic`` (KV of task texts against zero), ``7B`` (random, 28 layers, 4 heads, 100 tokens).
@@ -159,9 +159,9 @@ def contexts_by_path(writer: TraceWriter, want: int, paths: int, seed: int) -> d
         root = writer.ids(writer.root(trace))
         for branch in trace.branches:
             ids, path, open_at = list(root), (), None
-            for turn, piece in zip(branch, writer.pieces(branch), strict=True):
+            for turn in branch:
                 start = len(ids)
-                ids += piece.ids
+                ids += [id for piece in writer.pieces([turn]) for id in piece.ids]
                 if turn.role is Role.OPERATION:
                     path, open_at = (*path, turn.text), (start, len(ids))
                 elif open_at and turn.role in (Role.OUTPUT, Role.DRAFT):
