@@ -32,7 +32,7 @@ from graphflow.generator.outcomes import OutcomeTable
 from graphflow.generator.training import train_generator
 from graphflow.kv import Allowed
 from graphflow.kv.modes import KVConfig, StateMode
-from graphflow.methods import Method, build_method
+from graphflow.methods import Method, MethodError, build_method
 from graphflow.methods.asking import Asking
 from graphflow.methods.proposing import MoreOperations
 from graphflow.methods.random import Random
@@ -42,6 +42,7 @@ from graphflow.wgraph.wgraph import WGraph, merge
 from graphflow.wgraph.workflow import Workflow
 
 Ignore = Callable[[Any], None]
+SEARCHING = ("autoflow", "aflow")
 
 
 def ignore(_: Any) -> None:
@@ -195,7 +196,16 @@ class House:
         return Executor(asking.backbone(backbone), library, kv, config.engine, toolbox, allowed)
 
     def method(self, config: Config, on_fit: Ignore = ignore) -> Method:
-        """The method, fitted."""
+        """The method, fitted.
+
+        Raises:
+            MethodError: A method that is fitted by a search, which runs do not do yet.
+        """
+        if config.method.name in SEARCHING:
+            raise MethodError(
+                f"method.name must be one that runs can fit: {config.method.name!r} searches for its workflows "
+                "(Method.search), which no command does yet"
+            )
         if config.method.name in UNTAUGHT:
             return build_method(
                 config.method,

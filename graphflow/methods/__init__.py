@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from graphflow.errors import unknown_name
 from graphflow.generator.features import Encoder, build_encoder
 from graphflow.generator.generator import Generator, GeneratorConfig
+from graphflow.methods.aflow import AFlow
+from graphflow.methods.agentkb import AgentKB
+from graphflow.methods.autoflow import AutoFlow
 from graphflow.methods.base import Method, MethodError
 from graphflow.methods.best_fixed import BestFixed
 from graphflow.methods.graphflow import GraphFlow
@@ -21,7 +24,10 @@ from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
 SCRIPTED = ("auto", "yes", "no")
-NAMES = ("vanilla", "metagpt", "llmcompiler", "taskweaver", "best_fixed", "retrieve_top1", "random", "graphflow")
+NAMES = (
+    *("vanilla", "metagpt", "llmcompiler", "taskweaver", "agentkb", "autoflow", "aflow"),
+    *("best_fixed", "retrieve_top1", "random", "graphflow"),
+)
 
 __all__ = ["NAMES", "Method", "MethodConfig", "MethodError", "build_method"]
 
@@ -32,12 +38,13 @@ class MethodConfig:
 
     Attributes:
         name: One of `NAMES`.
-        seed: Of methods that draw (``random``).
+        seed: Of methods that draw (``random``, ``aflow``).
         scripted: Whether scripts write what a method needs of a model besides answers (plans, edits, flows), in the
             model's place: ``yes``, ``no``, or ``auto``, which does so for the mini backbones, who never saw such texts.
         prompt: How ``vanilla`` asks: ``mini`` by the library's one-call operations, ``vendor`` as vendors evaluate
             their models, ``auto`` by the backbone's turn format.
         max_replans: Plans that ``llmcompiler`` may make for a task, 1 or 2.
+        repeats: Repetitions of a validation round of ``aflow``, 1 or more; 5 in the original.
 
     Raises:
         MethodError: There is no method, or no prompt, of that name, or a number is out of range.
@@ -48,6 +55,7 @@ class MethodConfig:
     prompt: str = "auto"
     scripted: str = "auto"
     max_replans: int = 1
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -57,6 +65,8 @@ class MethodConfig:
         if self.scripted not in SCRIPTED:
             raise MethodError(f"method.scripted: {unknown_name('value', self.scripted, SCRIPTED)}")
         check_replans(self.max_replans)
+        if self.repeats < 1:
+            raise MethodError(f"method.repeats must be 1 or more, got {self.repeats}")
 
     def scripts(self, turns: str) -> bool:
         """Whether scripts write for a backbone of this turn format."""
@@ -79,27 +89,34 @@ def build_method(
         library: The operations.
         workflows: The repository's workflows by name.
         generator: A trained generator for ``graphflow``; None trains one in `Method.fit`.
-        generator_config: How ``graphflow`` trains one; ``retrieve_top1`` takes features and reward from it, ``random``
-            the limit of language-model calls.
-        turns: Name of the backbone's turn format, for ``prompt=auto``.
-        encoder: What ``retrieve_top1`` compares texts with, in place of a new one as its features say.
+        generator_config: How ``graphflow`` trains one; ``retrieve_top1`` and ``agentkb`` take features from it,
+            ``retrieve_top1`` the reward, ``random``, ``autoflow`` and ``aflow`` the limit of language-model calls.
+        turns: Name of the backbone's turn format, for ``prompt=auto`` and ``scripted=auto``.
+        encoder: What ``retrieve_top1`` and ``agentkb`` compare texts with, in place of a new one as the features say.
     """
+    scripted = config.scripts(turns)
     settings = generator_config or (generator.config if generator else GeneratorConfig())
     match config.name:
         case "vanilla":
             return Vanilla(library, workflows, asks_as_vendor(config.prompt, turns))
         case "metagpt":
-            return MetaGPT(library, workflows, config.scripts(turns))
+            return MetaGPT(library, workflows, scripted)
         case "llmcompiler":
-            return LLMCompiler(library, workflows, config.scripts(turns), config.max_replans)
+            return LLMCompiler(library, workflows, scripted, config.max_replans)
         case "taskweaver":
-            return TaskWeaver(library, workflows, config.scripts(turns))
+            return TaskWeaver(library, workflows, scripted)
         case "best_fixed":
             return BestFixed(library, workflows)
         case "retrieve_top1":
             return RetrieveTop1(library, workflows, encoder or build_encoder(settings.features), settings.reward)
         case "random":
             return Random(library, workflows, config.seed, settings.max_llm_calls)
+        case "agentkb":
+            return AgentKB(library, workflows, encoder or build_encoder(settings.features), scripted)
+        case "autoflow":
+            return AutoFlow(library, workflows, scripted, settings.max_llm_calls)
+        case "aflow":
+            return AFlow(library, workflows, config.seed, scripted, config.repeats, settings.max_llm_calls)
         case "graphflow":
             return GraphFlow(library, workflows, generator, settings)
         case _:

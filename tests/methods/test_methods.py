@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from graphflow.engine.episode import Task
+from graphflow.experiment.compose import compose
+from graphflow.experiment.serve import House
 from graphflow.generator.features import FeatureConfig
 from graphflow.generator.generator import Generator, GeneratorConfig
 from graphflow.generator.model import ModelConfig
@@ -129,3 +131,10 @@ def test_random_over_the_repository_keeps_to_the_kind() -> None:
     for index in range(30):
         workflow = method.build(task(str(index), "text", kind="hotpotqa"))
         assert "code_generate" not in {step.op for step in workflow.steps}
+
+
+@pytest.mark.parametrize("name", ["aflow", "autoflow"])
+def test_runs_refuse_methods_that_search(name: str) -> None:
+    assert build(name).searches
+    with pytest.raises(MethodError, match=f"method.name must be one that runs can fit: '{name}' searches"):
+        House().method(compose([f"method={name}"]))
