@@ -34,6 +34,7 @@ from graphflow.kv import Allowed
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, MethodError, build_method
 from graphflow.methods.asking import Asking
+from graphflow.methods.graphflow import GraphFlow
 from graphflow.methods.proposing import MoreOperations
 from graphflow.methods.random import Random
 from graphflow.paths import ASSETS, CONF, PACKAGE
@@ -42,7 +43,7 @@ from graphflow.wgraph.wgraph import WGraph, merge
 from graphflow.wgraph.workflow import Workflow
 
 Ignore = Callable[[Any], None]
-SEARCHING = ("autoflow", "aflow")
+ENCODING = ("retrieve_top1", "agentkb")  # methods that compare texts
 
 
 def ignore(_: Any) -> None:
@@ -201,24 +202,24 @@ class House:
         Raises:
             MethodError: A method that is fitted by a search, which runs do not do yet.
         """
-        if config.method.name in SEARCHING:
+        method = build_method(
+            config.method,
+            self.library,
+            self.workflows,
+            generator_config=config.generator,
+            turns=config.backbone.turns,
+            encoder=self.encoder(config) if config.method.name in ENCODING else None,
+        )
+        if method.searches:
             raise MethodError(
-                f"method.name must be one that runs can fit: {config.method.name!r} searches for its workflows "
+                f"method.name must be one that runs can fit: {method.name!r} searches for its workflows "
                 "(Method.search), which no command does yet"
             )
-        if config.method.name in UNTAUGHT:
-            return build_method(
-                config.method,
-                self.library,
-                self.workflows,
-                generator_config=config.generator,
-                turns=config.backbone.turns,
-            )
-        table = self.outcomes(config, on_fit)
-        generator = self.generator(config, table) if config.method.name == "graphflow" else None
-        encoder = self.encoder(config) if config.method.name == "retrieve_top1" else None
-        method = build_method(config.method, self.library, self.workflows, generator, config.generator, encoder=encoder)
-        method.fit(table)
+        if method.name not in UNTAUGHT:
+            table = self.outcomes(config, on_fit)
+            if isinstance(method, GraphFlow):
+                method.generator = self.generator(config, table)
+            method.fit(table)
         return method
 
     def fit_dir(self, config: Config) -> RunDir:

@@ -28,7 +28,7 @@ from graphflow.engine.episode import StepOutput, Task
 from graphflow.engine.tools import ToolBox
 from graphflow.methods.edits import apply_edit, draw_edit, written
 from graphflow.methods.found import Found
-from graphflow.methods.notation import operations_of, read_workflow, write_operations, write_workflow
+from graphflow.methods.notation import operations_of, read_workflow, section, write_operations, write_workflow
 from graphflow.methods.proposing import Proposal
 from graphflow.methods.search_tree import TRIED, Node, Refused, Tree
 from graphflow.methods.trials import BudgetSpent, Trials
@@ -159,14 +159,8 @@ class AFlow(Found):
 def write_edit(library: Library, max_llm_calls: int, task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:
     """The script in a model's place: a random valid edit, seeded by the text, that its experience does not list."""
     lines = task.text.split("\n")
-    operations = [line.split("(")[0] for line in _section(lines, OPERATIONS)]
-    tried = [line.rpartition("] ")[2] for line in _section(lines, EXPERIENCE) if line.startswith(TRIED)]
-    workflow = read_workflow(_section(lines, WORKFLOW))
+    operations = [line.split("(")[0] for line in section(lines, OPERATIONS)]
+    tried = [line.rpartition("] ")[2] for line in section(lines, EXPERIENCE) if line.startswith(TRIED)]
+    workflow = read_workflow(section(lines, WORKFLOW))
     draw = random.Random(task.text)
     return StepOutput(draw_edit(workflow, library, operations, max_llm_calls, draw, frozenset(tried)))
-
-
-def _section(lines: list[str], title: str) -> list[str]:
-    """The lines below a title, up to the next empty one."""
-    below = lines[lines.index(title) + 1 :]
-    return below[: below.index("")] if "" in below else below

@@ -29,7 +29,7 @@ from graphflow.engine.tools import ToolBox
 from graphflow.methods.core_language import read_flow, write_flow
 from graphflow.methods.edits import apply_edit, draw_edit
 from graphflow.methods.found import Found
-from graphflow.methods.notation import operations_of, write_operations
+from graphflow.methods.notation import operations_of, section, write_operations
 from graphflow.methods.proposing import Proposal
 from graphflow.methods.trials import BudgetSpent, Trials
 from graphflow.wgraph.library import Library
@@ -169,8 +169,8 @@ def write_random_flow(
     It is seeded by the text, where all flows so far stand.
     """
     lines, draw = task.text.split("\n"), random.Random(task.text)
-    operations = [line.split("(")[0] for line in _below(lines, OPERATIONS)]
-    best = read_flow("\n".join(_below(lines, BEST)), library)
+    operations = [line.split("(")[0] for line in section(lines, OPERATIONS)]
+    best = read_flow("\n".join(section(lines, BEST)), library)
     text = write_flow(best)
     for _ in range(DRAWS):
         if edit := draw_edit(best, library, operations, max_llm_calls, draw):
@@ -188,12 +188,6 @@ def _can_be_written(workflow: Workflow, library: Library) -> bool:
         return read_flow(write_flow(workflow), library).fingerprint == workflow.fingerprint
     except WorkflowError:
         return False
-
-
-def _below(lines: Sequence[str], title: str) -> list[str]:
-    """The lines below a title, up to the next empty one."""
-    below = list(lines[lines.index(title) + 1 :])
-    return below[: below.index("")] if "" in below else below
 
 
 def _broken(text: str, draw: random.Random) -> str:

@@ -90,3 +90,9 @@ def read_workflow(lines: Sequence[str]) -> Workflow:
         else:
             raise WorkflowError(f"a line must be 'ID: {CALL}' or 'answer ID', got {line!r}")
     return Workflow("written", (), tuple(steps), answer)
+
+
+def section(lines: Sequence[str], title: str) -> list[str]:
+    """The lines below a title, up to the next empty one."""
+    below = list(lines[lines.index(title) + 1 :])
+    return below[: below.index("")] if "" in below else below

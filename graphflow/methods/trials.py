@@ -122,7 +122,7 @@ class Trials:
         self._trials: dict[tuple[str, str, int], Trial] = {}
         self._texts: dict[str, str] = {}
         self.spent = Spent()
-        for line in journal.read_text().splitlines() if journal and journal.exists() else ():
+        for line in _whole_lines(journal) if journal and journal.exists() else ():
             self._remember(json.loads(line))
 
     def execute(self, workflow: Workflow, tasks: Sequence[Task] | None = None, repeat: int = 0) -> list[Trial]:
@@ -217,3 +217,12 @@ class Trials:
 
 def _tokens(episode: Episode) -> int:
     return episode.total("prefill_tokens") + episode.total("output_tokens")
+
+
+def _whole_lines(journal: Path) -> list[str]:
+    """The lines of a journal; the rest of one that a kill cut short is taken out, so that the next one stands alone."""
+    text = journal.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        journal.write_text(whole, encoding="utf-8")
+    return whole.splitlines()

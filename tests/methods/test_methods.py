@@ -138,3 +138,10 @@ def test_runs_refuse_methods_that_search(name: str) -> None:
     assert build(name).searches
     with pytest.raises(MethodError, match=f"method.name must be one that runs can fit: '{name}' searches"):
         House().method(compose([f"method={name}"]))
+
+
+def test_a_run_asks_the_model_of_a_real_backbone_and_a_script_for_a_mini_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(House, "outcomes", lambda self, config, on_fit=None: word_table(4))
+    own = House()
+    found = {turns: own.method(compose(["method=agentkb", f"backbone.turns={turns}"])) for turns in ("mini", "qwen")}
+    assert found["mini"].scripted and not found["qwen"].scripted

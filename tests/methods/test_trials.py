@@ -55,6 +55,12 @@ def test_a_stopped_search_goes_on_from_its_journal(tmp_path):
     assert not engine.served
     again.mean(RUN)
     assert len(engine.served) == 4
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write('{"fingerprint": "ab')  # killed in the middle of a line
+    cut = Trials(TASKS, Engine(), journal=tmp_path / "trials.jsonl")
+    assert cut.spent == again.spent
+    cut.execute(COT, TASKS[:1], repeat=7)
+    assert Trials(TASKS, Engine(), journal=tmp_path / "trials.jsonl").spent == cut.spent
 
 
 def test_caps_hold_before_anything_is_executed():
