@@ -1,4 +1,4 @@
-"""The bars that operation state is held to, each with what was measured; they were set before anything was."""
+"""The bars that operation state is held to, each with what was measured; the bounds were set before anything was."""
 
 from __future__ import annotations
 
