@@ -1,41 +1,24 @@
-"""Language-model steps: what they go on from, what the decoder is asked for, and what its answer is read as."""
+"""Language-model steps on a backbone: what the decoder is asked for, and what its answer is read as."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Flight
+from graphflow.engine.call import Call, limits, open_call, read_outputs
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.episode import StepRecord
 from graphflow.engine.fidelity import Exact, compare, exact_logits
 from graphflow.engine.job import Job
-from graphflow.engine.memory import Limits, Memory
-from graphflow.engine.parse import LETTERS, parse_choice, parse_output
+from graphflow.engine.memory import Memory
 from graphflow.engine.request import Reply, Request
-from graphflow.engine.state import Branch, Value, common_ancestor, leading
+from graphflow.engine.state import Branch
 from graphflow.engine.tools import ToolBox
-from graphflow.engine.tools.vote import vote
 from graphflow.engine.weighing import Weigher
 from graphflow.wgraph.library import Library
-from graphflow.wgraph.operation import Operation
 from graphflow.wgraph.workflow import Step
-
-SELECTS = "ensemble_select"
-
-
-@dataclass(eq=False)
-class Call:
-    """A language-model step with what it goes on from."""
-
-    job: Job
-    step: Step
-    operation: Operation
-    values: list[Value]
-    branch: Branch
 
 
 class Calls:
@@ -69,28 +52,11 @@ class Calls:
 
     def call(self, job: Job, step: Step) -> Call:
         """What a step goes on from."""
-        heads = leading(job.inputs(step))
-        if len({id(value.branch) for value in heads}) == 1:
-            branch = heads[0].branch
-        else:
-            given = (
-                self.backbone.turns.write_given(LETTERS[index], value.output.text) for index, value in enumerate(heads)
-            )
-            branch = common_ancestor(heads).extend([i for text in given for i in self.backbone.encode(text)])
-        return Call(job, step, self.library[step.op], heads, branch)
+        return open_call(job, step, self.library, self._join)
 
     def request(self, call: Call) -> Request:
         """What the decoder is asked for."""
-        operation, step = call.operation, call.step
-        temperature = operation.temperature
-        if step.samples > 1 and not temperature:
-            temperature = self.config.sample_temperature
-        limits = Limits(
-            max_tokens=self.config.max_tokens(operation.max_tokens),
-            temperature=temperature,
-            seeds=tuple(_seed(self.config.seed, call.job.task.id, step.id, sample) for sample in range(step.samples)),
-        )
-        return self.memory.request(call.branch, operation, limits)
+        return self.memory.request(call.branch, call.operation, limits(call, self.config))
 
     def finish(self, call: Call, flight: Flight, ended: float) -> None:
         """Reads the outputs of a step and records it."""
@@ -98,12 +64,8 @@ class Calls:
         self.weigher.see(request, reply)
         after = self.memory.branches(branch, request, reply)
         job.add(self.memory.added())
-        values, unread, texts = [], 0, tuple(self.backbone.decode(ids) for ids in reply.outputs)
-        for text, own in zip(texts, after, strict=True):
-            output, failed = parse_output(call.operation, text)
-            value, missed = self._choose(call, text, Value(output, own))
-            values.append(value)
-            unread += max(failed, missed)
+        texts = tuple(self.backbone.decode(ids) for ids in reply.outputs)
+        values, unread = read_outputs(call, texts, after, self.toolbox)
         record = StepRecord(
             step=call.step.id,
             op=call.operation.name,
@@ -125,16 +87,10 @@ class Calls:
         job.finish(call.step, values, record)
         job.branches += [branch, *after]
 
-    def _choose(self, call: Call, text: str, value: Value) -> tuple[Value, int]:
-        """A selection hands on the candidate it names, on that candidate's own branch; others their own output."""
-        if call.operation.name != SELECTS:
-            return value, 0
-        candidates = call.values
-        index = parse_choice(text, [candidate.output for candidate in candidates])
-        if index is not None:
-            return candidates[index], 0
-        winner = vote(call.job.task, [candidate.output for candidate in candidates], self.toolbox)
-        return next((c for c in candidates if c.output.text == winner.text), candidates[0]), 1
+    def _join(self, branch: Branch, given: Sequence[tuple[str, str]]) -> Branch:
+        """See `graphflow.engine.call.Join`: the outputs as labelled text."""
+        texts = (self.backbone.turns.write_given(letter, text) for letter, text in given)
+        return branch.extend([i for text in texts for i in self.backbone.encode(text)])
 
     def _measure(self, request: Request, reply: Reply, record: StepRecord) -> None:
         """Compares a step with exact state on its own tokens."""
@@ -147,8 +103,3 @@ class Calls:
         record.kl = sum(kl for kl, _ in rows) / len(rows)
         record.agrees = all(agrees for _, agrees in rows)
         self.stop_clock(time.perf_counter() - began)
-
-
-def _seed(seed: int, task: str, step: str, sample: int) -> int:
-    """A seed that depends on the task and the step alone, not on what else is in the batch."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{task}/{step}/{sample}".encode()).digest()[:6], "big")

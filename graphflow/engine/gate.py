@@ -13,12 +13,12 @@ from graphflow.engine.episode import Episode, Task
 from graphflow.wgraph.workflow import Workflow
 
 Build = Callable[[Sequence[Task]], list[Workflow]]
-CANCELLED = "cancelled"
+CANCELLED, LATE = "cancelled", "timeout"  # how the reasons begin
 
 
 def late(limit: float) -> str:
     """Why a task failed that ran out of time."""
-    return f"timeout: not done {limit:g} s after it arrived (engine.timeout_s)"
+    return f"{LATE}: not done {limit:g} s after it arrived (engine.timeout_s)"
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""One run: tasks arrive, are admitted, their steps join the batch and leave it, and every task ends in one episode.
+"""A run on a backbone: steps join the running batch and leave it, between any two tokens.
 
 Nothing waits for anything else of its kind: between any two tokens tasks may arrive or end, steps may join the batch,
 and tools run as soon as they are ready.
@@ -6,32 +6,27 @@ and tools run as soon as they are ready.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphflow.engine.batch import Flight
-from graphflow.engine.calls import Call
-from graphflow.engine.episode import Episode, StepRecord, Task
+from graphflow.engine.call import Call
+from graphflow.engine.episode import Episode, Task
 from graphflow.engine.failure import attempt
-from graphflow.engine.gate import CANCELLED, Arrived, Build, Gate, late, never_admitted
+from graphflow.engine.gate import Arrived, Build, never_admitted
 from graphflow.engine.growth import Grow
 from graphflow.engine.job import Job
+from graphflow.engine.loop import Loop
 from graphflow.engine.memory import Root
 from graphflow.engine.request import Request
-from graphflow.engine.schedule import Schedule, Waiting, scheduler, take, ways
-from graphflow.engine.toolwork import Ready
-from graphflow.wgraph.operation import Kind
-from graphflow.wgraph.workflow import Workflow
+from graphflow.engine.schedule import Schedule, Waiting, take
+from graphflow.wgraph.workflow import Step, Workflow
 
 if TYPE_CHECKING:
     from graphflow.engine.executor import Executor
 
-NAP = 0.05  # seconds at most that an idle run sleeps before it looks for cancellations
 
-
-class Serving:
+class Serving(Loop):
     """The tasks of one run.
 
     Args:
@@ -42,66 +37,33 @@ class Serving:
     """
 
     def __init__(self, executor: Executor, tasks: Sequence[Task], build: Build, grow: Grow | None = None) -> None:
-        self.executor, self.config = executor, executor.config
-        self.batch, self.memory, self.clock = executor.batch, executor.memory, executor.clock
-        self._gate, self._grow = Gate(tasks, build, self.config, self.clock), grow
-        self._jobs: list[Job] = []
-        self._queue: list[Waiting] = []
-        self._tools: list[Ready] = []
+        super().__init__(executor, tasks, build, grow)
+        self.executor = executor
+        self.batch, self.memory = executor.batch, executor.memory
         self._calls: dict[Flight, Call] = {}
         self._alone: set[Job] = set()  # their steps join by themselves: the group that they were in has failed
         self._landed: list[Flight] = []  # out of the batch, not yet read
-        self._ended: list[Episode] = []
-        self._cancelled: set[str] = set()
-        self._scheduler, self._numbers = scheduler(Schedule(self.config.scheduler)), count()
-        self._ways: dict[str, dict[str, int]] = {}
-        self._left_to_measure, self._limit = self.config.fidelity, self.config.memory_bytes
+        self._limit = self.config.memory_bytes
         self._reserved: dict[Job, tuple[int, int]] = {}  # see `Budget.task`
         # A bounded tree of tokens evicts only while no request is open: there, all that is ready runs to its end.
         store = executor.store.config
         self._in_rounds = store.by_tokens and store.store_bytes > 0
 
-    def cancel(self, task_id: str) -> bool:
-        """Ends a task before its answer; False if there is none of that name left."""
-        known = task_id in self._gate or any(job.task.id == task_id for job in self._jobs)
-        if known:
-            self._cancelled.add(task_id)
-        return known
+    def _begin_run(self) -> None:
+        """Lets prefills of tasks go on with the batch."""
+        self.executor.decoder.between = self._go_on
 
-    def episodes(self) -> Iterator[Episode]:
-        """Serves all tasks; gives their episodes as they end."""
-        decoder = self.executor.decoder
-        decoder.between = self._go_on
-        try:
-            while self._gate or self._jobs:
-                self._expire()  # first: who is cancelled while an episode is handed over makes no more steps
-                self._admit()
-                self._run_tools()
-                self._submit()
-                self._step()
-                self._run_tools()
-                yield from self._close()
-                self._nap()
-        finally:
-            decoder.between = lambda: None
-            for flight in self.batch.flights:
-                self.batch.cancel(flight)
-            self.memory.trim()
+    def _end_run(self) -> None:
+        """Leaves nothing in the batch."""
+        self.executor.decoder.between = lambda: None
+        for flight in self.batch.flights:
+            self.batch.cancel(flight)
+        self.memory.trim()
 
     # Admission
 
-    def _admit(self) -> None:
-        """Lets tasks in that have a place and fit, and prefills their texts in one batch."""
-        places = self.config.concurrency - len(self._jobs)
-        self._gate.arrive(places)
-        here = min(places, len(self._gate.here))
-        if here <= 0 or not self._open(here):
-            return
-        admitted = self._fitting(self._gate.first(here))
-        for _ in admitted:
-            self._gate.here.popleft()
-        if not admitted:
-            return
+    def _take_in(self, admitted: Sequence[tuple[Arrived, Workflow]]) -> None:
+        """Prefills the texts of tasks in one batch."""
         started, roots = self.clock(), list[Root]()
         texts = [arrived.task.text for arrived, _ in admitted]
         if attempt(lambda: roots.extend(self.memory.begin(texts))):
@@ -122,18 +84,12 @@ class Serving:
 
     def _begin(self, admitted: Sequence[tuple[Arrived, Workflow]], roots: Sequence[Root], started: float) -> None:
         """Makes jobs of tasks whose texts have been prefilled."""
-        for (arrived, workflow), root in zip(admitted, roots, strict=True):
-            job = Job(arrived.task, workflow, arrived.at, arrived.build_s, root.branch, self._left_to_measure > 0)
-            self._left_to_measure -= 1
-            job.episode.waited_s = 0.0 if self._gate.closed else started - arrived.build_s - arrived.at
-            record = StepRecord("task", "task", start_s=started - job.arrived, end_s=self.clock() - job.arrived)
-            record.prefill_tokens, record.reused_tokens = root.prefilled, root.reused
-            job.episode.steps.append(record)
-            job.add(root.added)
-            self._jobs.append(job)
-            self._reserved[job] = self._needs(arrived.task, workflow)
-            self._look(job)
+        super()._begin(admitted, roots, started)
         self.executor.note_peak(self._jobs)
+
+    def _reserve(self, job: Job) -> None:
+        """Notes what a task can come to take."""
+        self._reserved[job] = self._needs(job.task, job.workflow)
 
     def _needs(self, task: Task, workflow: Workflow) -> tuple[int, int]:
         """What a task can come to take, see `Budget.task`; nothing where there is no limit."""
@@ -160,52 +116,9 @@ class Serving:
 
     # Steps
 
-    def _look(self, job: Job) -> None:
-        """Queues what a task can do now."""
-        if job.done:
-            self._add_steps(job)
-        if job.done:
-            return
-        ready = job.ready()
-        if job.done:  # its answer was skipped
-            return self._look(job)
-        library, way = self.executor.library, self._ways.setdefault(job.workflow.fingerprint, {})
-        for step in ready:
-            job.begun.add(step.id)
-            if library[step.op].kind is not Kind.LLM:
-                self._tools.append((job, step))
-                continue
-            if step.id not in way:
-                way.update(ways(job.workflow, library))
-            failure = attempt(lambda step=step: self._enqueue(self.executor.calls.call(job, step), way[step.id]))
-            if failure:
-                self._fail(job, f"step {step.id!r}: {failure}")
-
-    def _add_steps(self, job: Job) -> None:
-        """Asks what follows an answer; its time is part of the task's, what it raises its failure."""
-        if self._grow is None or job.whole or job.error:
-            return
-        began, found = self.clock(), list[Workflow]()
-        grow, outputs = self._grow, job.outputs()
-        failure = attempt(lambda: found.extend(filter(None, [grow(job.task, job.workflow, outputs)])))
-        job.episode.build_s += self.clock() - began
-        job.whole = not found
-        failure = failure or (attempt(lambda: job.grow(found[0])) if found else "")
-        if failure:
-            self._fail(job, f"step {job.workflow.answer!r}: {failure}")
-        else:
-            self._reserved[job] = self._needs(job.task, job.workflow)
-
-    def _enqueue(self, call: Call, way: int) -> None:
-        self._queue.append(Waiting(next(self._numbers), call.step.op, call.step.samples, way, what=call))
-
-    def _run_tools(self) -> None:
-        """Runs tools until none is ready."""
-        while self._tools:
-            ready, self._tools = [(job, step) for job, step in self._tools if not job.done], []
-            self.executor.tools.run(ready)
-            for job in dict.fromkeys(job for job, _ in ready):
-                self._look(job)
+    def _call(self, job: Job, step: Step) -> Call:
+        """What a language-model step goes on from."""
+        return self.executor.calls.call(job, step)
 
     def _open(self, tasks: int = 0) -> bool:
         """True if it is worth while to let in what waits: the steps in the queue, and so many tasks."""
@@ -268,8 +181,7 @@ class Serving:
         calls = [waiting.what for waiting, _ in joining]
         requests = [request for _, request in joining]
         flights = self.batch.join(requests, [call.job.measured for call in calls])
-        gone = {waiting.number for waiting, _ in joining}
-        self._queue = [waiting for waiting in self._queue if waiting.number not in gone]
+        self._leave_queue([waiting for waiting, _ in joining])
         for call, request, flight in zip(calls, requests, flights, strict=True):
             self._calls[flight] = call
             self.executor.prefetch.note(request.op, request.context.path, request.plan)
@@ -307,53 +219,16 @@ class Serving:
 
     # Ends
 
-    def _fail(self, job: Job, error: str) -> None:
-        """Ends a task before its answer."""
-        job.fail(error)
-        self._drop(job)
-
-    def _drop(self, job: Job) -> None:
-        """Lets go of what a task has in the batch and in the queue."""
+    def _let_go(self, job: Job) -> None:
+        """Takes what a task has in the batch out of it."""
         for flight in self.batch.flights:
             if self._calls[flight].job is job:
                 self.batch.cancel(flight)
                 del self._calls[flight]
-        self._queue = [waiting for waiting in self._queue if waiting.what.job is not job]
-
-    def _expire(self) -> None:
-        """Ends tasks that are cancelled or out of time, admitted or not."""
-        now, limit = self.clock(), self.config.timeout_s
-        for job in self._jobs:
-            if job.done:
-                continue
-            if job.task.id in self._cancelled:
-                self._fail(job, CANCELLED)
-            elif 0 < limit < now - job.arrived:
-                self._fail(job, late(limit))
-        if limit or self._cancelled:
-            self._ended += self._gate.expire(self._cancelled, limit)
-            self._cancelled.clear()
-
-    def _close(self) -> Iterator[Episode]:
-        """Gives the episodes of tasks that have ended; what is done with them is nobody's latency."""
-        now = self.clock()
-        ended = [job for job in self._jobs if job.done]
-        if ended:
-            self._jobs = [job for job in self._jobs if not job.done]
-            self._ended += [self._episode(job, now) for job in ended]
-        while self._ended:
-            episode, handed_over = self._ended.pop(0), time.perf_counter()
-            yield episode
-            self.executor.stop_clock(time.perf_counter() - handed_over)
 
     def _episode(self, job: Job, now: float) -> Episode:
-        """Closes a task; steps that it no longer needs leave with it."""
-        self._drop(job)
+        """Closes a task."""
+        episode = super()._episode(job, now)
         self._alone.discard(job)
         del self._reserved[job]
-        return job.close(now)
-
-    def _nap(self) -> None:
-        """Waits for the next arrival where there is nothing else to do."""
-        if not self._jobs and not self._gate.here:
-            time.sleep(min(NAP, self._gate.next_s))
+        return episode

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from graphflow.backbone.load import Backbone
 from graphflow.engine.episode import StepOutput, StepRecord
 from graphflow.engine.failure import attempt
 from graphflow.engine.job import Job
-from graphflow.engine.state import Value
+from graphflow.engine.state import Branch, Value
 from graphflow.engine.tools import ToolBox, run_batch
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Kind
@@ -23,14 +22,20 @@ class ToolWork:
     """Runs tools.
 
     Args:
-        backbone: Writes results as segments.
         library: Operations.
         toolbox: What tools use.
         clock: Seconds, monotonic.
+        extend: Gives the branch that goes on from a branch with a result.
     """
 
-    def __init__(self, backbone: Backbone, library: Library, toolbox: ToolBox, clock: Callable[[], float]) -> None:
-        self.backbone, self.library, self.toolbox, self.clock = backbone, library, toolbox, clock
+    def __init__(
+        self,
+        library: Library,
+        toolbox: ToolBox,
+        clock: Callable[[], float],
+        extend: Callable[[Branch, str], Branch],
+    ) -> None:
+        self.library, self.toolbox, self.clock, self._extend = library, toolbox, clock, extend
 
     def run(self, ready: Sequence[Ready]) -> None:
         """Runs steps, those of one operation together; where that raises, one by one, and the one at fault fails."""
@@ -61,8 +66,7 @@ class ToolWork:
         elif self.library[step.op].kind is Kind.CONTROL:
             result = Value(output, values[0].branch)
         else:
-            ids = self.backbone.encode(self.backbone.turns.write_tool(output.text))
-            result = Value(output, values[0].branch.extend(ids))
+            result = Value(output, self._extend(values[0].branch, output.text))
         record = StepRecord(step.id, step.op, start_s=started - job.arrived, end_s=self.clock() - job.arrived)
         record.texts = (output.text,)
         job.finish(step, [result], record)

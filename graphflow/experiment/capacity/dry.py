@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from graphflow.backbone.turns import TurnFormat
-from graphflow.engine.calls import SELECTS
+from graphflow.engine.call import SELECTS
 from graphflow.engine.episode import StepOutput, StepRecord, Task
 from graphflow.engine.job import Job
 from graphflow.engine.parse import LETTERS
