@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.checksums import check_checksums
 from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
+from graphflow.backbone.config import DTYPES, BackboneConfig, BackboneError
 from graphflow.backbone.shared_attention import use_shared_attention
 from graphflow.backbone.shared_batch import ResidualBatch, SharedBatch
 from graphflow.backbone.turns import TurnFormat, Written, turn_format
@@ -28,54 +28,7 @@ from graphflow.kv.rope import Rope
 from graphflow.kv.snapshot import ModelIdentity
 from graphflow.paths import ASSETS
 
-ATTENTIONS = {"dense": ResidualCache, "shared": SharedBatch, "residual": ResidualBatch}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be loaded as configured."""
-
-
-@dataclass
-class BackboneConfig:
-    """Which model to load.
-
-    Attributes:
-        name: Name in tables; also the folder in the package's assets where neither path nor hub id is given.
-        path: Local folder in Hugging Face format.
-        hub_id: Repository on the hub.
-        revision: Commit or tag on the hub.
-        dtype: float32, bfloat16 or float16: what the model computes in.
-        device: Torch device, where ``device_map`` is empty.
-        device_map: Given to accelerate, for example ``auto``.
-        turns: Turn format: mini, qwen, llama or gemma.
-        attention: ``dense`` builds every context of a batch in full; ``shared`` holds a segment that several contexts
-            of the batch have once, and reads it once for all of them; ``residual`` does that and reads what is kept as
-            base and sparse residual without reconstructing it, by a Triton kernel on CUDA and a layer at a time
-            elsewhere (with ``kv.workspace_items=0`` the store does not decode either).
-        random: Random weights of the architecture (for memory and latency, where values do not matter).
-        seed: Seed of random weights.
-
-    Raises:
-        ValueError: For a dtype or an attention that is not known.
-    """
-
-    name: str = "qwen-mini"
-    path: str = ""
-    hub_id: str = ""
-    revision: str = ""
-    dtype: str = "float32"
-    device: str = "cpu"
-    device_map: str = ""
-    turns: str = "mini"
-    attention: str = "dense"
-    random: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (("dtype", DTYPES), ("attention", ATTENTIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"backbone.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+BATCHES = {"dense": ResidualCache, "shared": SharedBatch, "residual": ResidualBatch}
 
 
 class Backbone:
@@ -109,7 +62,7 @@ class Backbone:
         attention: str = "dense",
     ):
         check_family(model.config)
-        self._batch = ATTENTIONS[attention]
+        self._batch = BATCHES[attention]
         if attention != "dense":
             use_shared_attention(model)
         self.revision = revision
@@ -226,9 +179,14 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     """Loads the model, its tokenizer and its turn format.
 
     Raises:
-        BackboneError: If the folder or the hub's repository cannot be read; the message names the ways out.
+        BackboneError: If the folder or the hub's repository cannot be read, or the model is a server's; the message
+            names the ways out.
         ChecksumError: If the folder has a ``SHA256SUMS`` and a file differs from it.
     """
+    if config.url:
+        raise BackboneError(
+            f"backbone.url must be empty where the model itself is needed, its states or its tokens, got {config.url!r}"
+        )
     source = config.path or config.hub_id or str(ASSETS / config.name)
     if not config.hub_id and not (Path(source) / "config.json").exists():
         shipped = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
