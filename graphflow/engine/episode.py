@@ -60,7 +60,7 @@ class StepRecord:
         operation_tokens: Tokens of the operation's own prompt, among both of them.
         operation_reused: Those of them whose KV was there already.
         output_tokens: Tokens generated, all samples together.
-        first_token_s: Seconds from the start of the step to its first token; 0 for tools.
+        first_token_s: Seconds from the start of the step to its first token; 0 for tools, and where a server was asked.
         fallback: True if the operation was prefilled exactly because its path holds no residual.
         parse_fallbacks: Outputs that could not be read as declared and were handed on whole.
         texts: Output text per sample.
@@ -100,7 +100,8 @@ class Episode:
         latency_s: Seconds from arrival to answer.
         build_s: Seconds of it until the workflows of its batch of arrivals were built.
         op_bytes: Bytes of operation state that only this request keeps, or that it added to a tree of tokens.
-        dynamic_bytes: The same of KV of text (task, outputs, tool results).
+        dynamic_bytes: The same of KV of text (task, outputs, tool results). Both are 0 where a server was asked, since
+            nothing is known of its KV.
         error: Why the task failed; empty if it did not. Begins with ``timeout``, ``cancelled``, ``memory`` or
             ``step '<id>'`` and what that step raised.
         score: Metric in [0, 1], filled in by the experiment; None before.
