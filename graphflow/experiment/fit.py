@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graphflow.backbone.config import BackboneError
 from graphflow.benchmarks.base import Benchmark, Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.experiment.plan import Split
@@ -95,21 +96,29 @@ def fill(
 
     Returns:
         How many were executed.
+
+    Raises:
+        BackboneError: A server does not answer any more; what was executed before is in the table and its journal.
     """
     by_id = {example.task.id: example for example in examples}
     scores: dict[tuple[str, str], float] = {}
 
     def run_and_score(part: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
-        episodes = []
-        for episode in run(part):
-            episodes.append(episode)
-            on_episode(episode)
+        episodes, gone = [], None
+        try:
+            for episode in run(part):
+                episodes.append(episode)
+                on_episode(episode)
+        except BackboneError as error:  # what a server answered before it was gone counts
+            gone = error
         answers = [episode.answer for episode in episodes]
         for episode, score in zip(
             episodes, benchmark.score_many([by_id[item.task_id] for item in episodes], answers), strict=True
         ):
             scores[episode.task_id, episode.answer] = score
         yield from episodes
+        if gone:
+            raise gone
 
     added = collect(
         table,

@@ -76,6 +76,7 @@ class Job:
 def identity(config: Config) -> dict[str, Any]:
     """The part of a config that determines a run."""
     plain = resolved(config)
+    plain["backbone"] = config.backbone.identity()
     for name in ("tracking", "experiment"):
         plain.pop(name)
     for name in ("runs_dir", "results_dir", "name"):

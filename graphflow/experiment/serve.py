@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from graphflow.backbone.load import Backbone, load_backbone
 from graphflow.benchmarks import build_benchmark
 from graphflow.benchmarks.base import Benchmark, BenchmarkConfig, Example
+from graphflow.engine.engine import Engine
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.executor import Executor
 from graphflow.engine.sandbox import Sandbox, bubblewrap_problem
@@ -25,6 +26,7 @@ from graphflow.experiment.fit import Fresh, Repertoire, fill, open_table, pairs_
 from graphflow.experiment.plan import UNTAUGHT
 from graphflow.experiment.reachable import transitions
 from graphflow.experiment.record import RunDir, digest, file_digest, write_json
+from graphflow.experiment.remote import check_remote, remote_executor
 from graphflow.experiment.run import Job, Server
 from graphflow.generator.features import Encoder, FeatureKind, build_encoder
 from graphflow.generator.generator import Generator
@@ -118,6 +120,7 @@ class House:
             config: The cell.
             on_fit: Called after each training episode that had to be executed first.
         """
+        check_remote(config)
         benchmark = self.benchmark(config.benchmark)
         facts = {**self.facts(config), "benchmark_version": benchmark.version}
         return Job(config, facts, lambda: self.open(config, benchmark, on_fit), benchmark.metric_name)
@@ -137,6 +140,7 @@ class House:
         """As `facts`, of code, weights and machine."""
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
         weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
+        weights = "server" if config.backbone.url else weights
         return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
 
     def data(self, config: Config) -> dict[str, str]:
@@ -185,10 +189,18 @@ class House:
             statistics=benchmark.statistics,
         )
 
-    def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Executor:
-        """An executor with an empty operation store, for a method's workflows or for those of the wGraph.
+    def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Engine:
+        """What serves a method's workflows, or those of the wGraph: with an empty operation store, or on a server."""
+        make = partial(remote_executor, self.library) if config.backbone.url else self.local
+        return make(config, kv, sandbox, method)
+
+    def local(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Executor:
+        """As `executor`, for those who look at the store: on a model that is loaded here.
 
         Operation state of a method with operations of its own is kept wherever it calls them: no graph says where.
+
+        Raises:
+            BackboneError: The model is a server's.
         """
         asking, backbone = method.asking if method else Asking(), self.backbone(config)
         library = asking.library(self.library)
@@ -225,7 +237,7 @@ class House:
     def fit_dir(self, config: Config) -> RunDir:
         """Folder of the outcome table."""
         plain = resolved(config)
-        what = {name: plain[name] for name in ("backbone", "fit")}
+        what = {"backbone": config.backbone.identity(), "fit": plain["fit"]}
         what["engine"] = {name: plain["engine"][name] for name in ("kv_dtype", "seed", "sandbox")}
         what["benchmark"] = [asdict(taught(config.benchmark, name)) for name in config.fit.benchmarks]
         if data := self.learned(config):
@@ -355,7 +367,7 @@ class Lesson:
 class PairRunner:
     """Runs (task, workflow) pairs on an executor, several workflows of one task at once."""
 
-    executor: Executor
+    executor: Engine
 
     def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
         """One episode a pair, in order of completion."""

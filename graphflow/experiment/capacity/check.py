@@ -59,7 +59,7 @@ def check(config: Config, workflow: str, states: Sequence[KVConfig]) -> list[Che
     chosen, tasks = house.workflows[workflow], [example.task for example in house.examples(config)]
     requests = []
     for kv in states:
-        executor = house.executor(config, kv, Sandbox(config.engine.sandbox))
+        executor = house.local(config, kv, Sandbox(config.engine.sandbox))
         episodes = list(executor.run(tasks, lambda arriving: [chosen] * len(arriving)))
         prompts = {name: len(prompt) for name, prompt in executor.prompts.items()}
         place = {task.id: number for number, task in enumerate(tasks)}

@@ -91,7 +91,7 @@ def _job(house: House, config: Config, flows: Flows, more: dict, decoding: Calla
 def open_executor(house: House, config: Config, sandbox: Sandbox, closed: bool = True) -> Executor:
     """An executor; without limits on transitions where they are not the wGraph's."""
     if closed:
-        return house.executor(config, config.kv, sandbox)
+        return house.local(config, config.kv, sandbox)
     return Executor(house.backbone(config), house.library, config.kv, config.engine, ToolBox(sandbox=sandbox))
 
 
