@@ -20,6 +20,7 @@ from graphflow.experiment.tracking import TrackingConfig
 from graphflow.generator.generator import GeneratorConfig
 from graphflow.kv.modes import KVConfig
 from graphflow.methods import MethodConfig
+from graphflow.methods.trials import TrialConfig
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Config:
         tracking: Group tracking: wandb or nothing.
         experiment: Group experiment: what `graphflow reproduce` runs.
         fit: What methods learn from: the outcome table.
+        trials: What methods may spend that search for a workflow.
         split: Part of the benchmark that is run.
         warmup: Training tasks served before the measurement starts, in the modes that learn residuals, so that the
             operation store is in its steady state; they are not in the episodes, what they left in the store is in
@@ -93,6 +95,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    trials: TrialConfig = field(default_factory=TrialConfig)
     split: Split = Split.TEST
     warmup: int = 0
 

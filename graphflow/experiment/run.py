@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from graphflow.benchmarks.base import Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.plan import UNTAUGHT
+from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.record import RunDir, digest, machine_name, provenance
 from graphflow.experiment.tables import CellNames, summarise
 from graphflow.experiment.tracking import track
 from graphflow.kv.modes import KVConfig, StateMode
+from graphflow.methods.trials import Spent
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Server:
         shared_bytes: Base and residual bytes of the store now.
         peak_bytes: Peak of resident KV so far.
         statistics: What scoring has counted so far, such as comparisons that were stopped at a limit.
+        spent: What fitting the method has cost on tasks of the benchmark.
+        scripted: Operations that a script wrote in place of the model.
     """
 
     examples: Sequence[Example]
@@ -44,6 +47,8 @@ class Server:
     shared_bytes: Callable[[], int]
     peak_bytes: Callable[[], int]
     statistics: Callable[[], dict[str, int]] = dict
+    spent: Spent = Spent()
+    scripted: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ def identity(config: Config) -> dict[str, Any]:
         plain["machine"].pop(name)
     if config.method.name in UNTAUGHT:  # what others learn from does not make it another run
         plain.pop("fit")
+    if config.method.name not in SEARCHING:
+        plain.pop("trials")
     # Stateful mode keeps everything exactly unless text is encoded: no other setting of the store matters.
     if config.kv.mode is StateMode.STATEFUL and config.kv.dynamic_codec == "none":
         plain["kv"] = {"mode": StateMode.STATEFUL.value}
@@ -194,6 +201,8 @@ def _close(job: Job, run_dir: RunDir, server: Server, resumed: int, seconds: flo
         {
             "scores": {example.task.id: score for example, score in zip(server.examples, scores, strict=True)},
             "scoring": counted,
+            "fitting": asdict(server.spent),
+            "scripted": list(server.scripted),
             "shared_bytes": lines[-1]["shared_bytes"],
             "peak_bytes": max(line["peak_bytes"] for line in lines),
             "resumed_episodes": resumed,

@@ -14,7 +14,7 @@ from graphflow.errors import UnknownNameError, unknown_name
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.asking import Asking
 from graphflow.methods.proposing import MoreOperations, Proposal
-from graphflow.methods.trials import Trials
+from graphflow.methods.trials import Spent, Trials
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
@@ -34,6 +34,7 @@ class Method(ABC):
         searches: Whether it is fitted by trying workflows out (`search`), not on outcomes alone.
         tools: Tools of its own operations, by operation.
         scripted: Its operations that a script writes in place of the model; results say so.
+        spent: What fitting it has cost on tasks of the benchmark that it serves.
     """
 
     name: ClassVar[str]
@@ -41,6 +42,7 @@ class Method(ABC):
     searches: ClassVar[bool] = False
     tools: Mapping[str, Tool] = MappingProxyType({})
     scripted: tuple[str, ...] = ()
+    spent: Spent = Spent()
 
     def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
         self.library, self.workflows = library, dict(workflows)

@@ -34,6 +34,7 @@ class TrialConfig:
         tasks: Validation tasks that a search may look at, 1 or more (64 in AutoFlow's and AFlow's reductions).
         llm_calls: Language-model calls, proposals among them, 1 or more.
         tokens: Tokens run through the model or generated, 0 or more; 0 is no cap.
+        refit: Whether to search even where the package has a result of the same search.
 
     Raises:
         ValueError: A number is out of range.
@@ -42,6 +43,7 @@ class TrialConfig:
     tasks: int = 64
     llm_calls: int = 20_000
     tokens: int = 0
+    refit: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("tasks", 1), ("llm_calls", 1), ("tokens", 0)):
