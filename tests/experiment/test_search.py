@@ -13,7 +13,9 @@ from graphflow.experiment.compose import compose
 from graphflow.experiment.search import JOURNAL, Search
 from graphflow.experiment.serve import House
 from graphflow.methods.found import Found
+from graphflow.paths import ROOT
 from tests.experiment.small import SMALL
+from tests.test_repository import load
 from tests.tiny import tiny_backbone
 
 WORDS = ("benchmark=mini-gsm8k", "method=autoflow", "trials.tasks=2", "benchmark.limit=2", "kv=stateful")
@@ -90,10 +92,11 @@ def test_the_run_of_a_method_that_does_not_search_has_no_budget() -> None:
 def test_what_comes_with_the_package_is_read(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["fit", *words]) == OK
     found = search(words)
+    script, own = load(ROOT / "scripts" / "fit_searches.py"), ["--set", *[w for w in words if w not in WORDS[:2]]]
+    chosen = ["--backbones", "qwen-mini", "--benchmarks", "mini-gsm8k", "--methods", "autoflow"]
+    assert script.main([*chosen, "--out", str(tmp_path / "shipped"), *own]) == 0
     folder = tmp_path / "shipped" / "qwen-mini" / "autoflow"
-    folder.mkdir(parents=True)
-    for file in found.folder.glob("mini-gsm8k*"):
-        (folder / file.name).write_bytes(file.read_bytes())
+    assert {file.suffix for file in folder.iterdir()} == {".yaml", ".json"} and found.done
     monkeypatch.setattr(search_module, "SHIPPED", tmp_path / "shipped")
     elsewhere = [*words, f"machine.runs_dir={tmp_path / 'empty'}"]
     assert search(elsewhere).shipped == folder and search(elsewhere).identity.startswith("shipped ")
