@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-import torch
 from hydra.core.config_store import ConfigStore
 
-from graphflow.backbone.load import BackboneConfig
+from graphflow.backbone.load import BackboneConfig, check_device
 from graphflow.benchmarks.base import BenchmarkConfig
 from graphflow.engine.executor import EngineConfig
 from graphflow.experiment.fit import FitConfig
@@ -50,14 +49,7 @@ class MachineConfig:
             raise ValueError(
                 f"machine.threads must be between 0 and {cores} (the cores of this machine), got {self.threads}"
             )
-        try:
-            kind = torch.device(self.device).type
-        except RuntimeError:
-            raise ValueError(
-                f"machine.device must be a torch device such as cpu or cuda:0, got {self.device!r}"
-            ) from None
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"machine.device must be cpu on this machine (torch finds no GPU), got {self.device!r}")
+        check_device("machine.device", self.device)
 
 
 @dataclass
