@@ -156,11 +156,13 @@ def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
         revision: Hub revision that replaces the pinned one.
 
     Raises:
-        BenchmarkError: If the file is absent or not JSON rows, or the hub cannot be reached.
+        BenchmarkError: If the folder or the file is absent, the file is not JSON rows, or the hub cannot be reached.
     """
     if not data_dir:
         return list(hub_rows(source, revision or source.revision))
     folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise BenchmarkError(f"benchmark.data_dir must be a folder that holds {source.files[0]}, got {data_dir!r}")
     for name in source.files:
         if name.endswith("/") and (folder / name).is_dir():
             return folder_rows(folder / name)
@@ -190,8 +192,8 @@ def file_rows(path: Path) -> list[Row]:
             raise BenchmarkError(f"{path} is not a gzip file: {error}") from error
     if path.suffix == ".json":
         return checked(json_text(path, data, "a JSON list"), path)
-    lines = [line for line in data.split(b"\n") if line.strip()]
-    return checked([json_text(path, line, "one JSON object a line") for line in lines], path)
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    return checked([json_text(path, line, f"one JSON object a line (line {number})") for number, line in lines], path)
 
 
 def json_text(path: Path, data: bytes, form: str) -> Any:
@@ -221,15 +223,17 @@ def hub_rows(source: Source, revision: str) -> Iterator[Row]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
-    absent = (ConnectionError, OSError, httpx.HTTPError, DatasetNotFoundError, ValueError)
+    # ValueError: no such configuration or split at this revision. RuntimeError: the revision holds a loading script.
+    absent = (ConnectionError, OSError, httpx.HTTPError, DatasetNotFoundError, ValueError, RuntimeError)
     for name in source.configs or (None,):
         for split in source.splits:
             try:
                 rows = load_dataset(source.hub, name, split=split, revision=revision)
-            except absent as error:  # ValueError: no such configuration or split at this revision
+            except absent as error:
+                reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
                 raise BenchmarkError(
-                    f"{source.hub} at {revision[:12]} cannot be read from the hub ({type(error).__name__}): give "
-                    "access to the hub, or set benchmark.data_dir to a folder that holds " + " or ".join(source.files)
+                    f"{source.hub} at {revision[:12]} cannot be read from the hub ({reason:.200}): give access to the "
+                    "hub, or set benchmark.data_dir to a folder that holds " + " or ".join(source.files)
                 ) from error
             yield from (dict(row) for row in rows)  # type: ignore[call-overload]
 

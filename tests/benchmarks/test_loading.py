@@ -55,6 +55,8 @@ def test_task_holds_the_question_and_the_format_but_not_the_answer(local):
 
 
 def test_errors_name_the_file_the_row_and_the_field(local):
+    with pytest.raises(BenchmarkError, match="must be a folder that holds gsm8k/test.jsonl, got '.*absent'"):
+        gsm8k(local / "absent").examples("test")
     with pytest.raises(BenchmarkError, match="lacks gsm8k/train.jsonl; .*openai/gsm8k"):
         gsm8k(local).examples("train")
     write_rows(local, [{"question": "q", "answer": "#### 1"}, {"question": "q", "reply": "#### 1"}])
@@ -66,7 +68,9 @@ def test_errors_name_the_file_the_row_and_the_field(local):
     write_rows(local, [{"question": "q", "answer": "one"}])
     with pytest.raises(BenchmarkError, match="must end in '#### number'"):
         gsm8k(local).examples("test")
-    for text, message in (("{", "is not one JSON object a line"), ("", "must hold one or more"), ("[1]", "objects")):
+    broken = "is not one JSON object a line \\(line 3\\): Expecting"
+    row = '{"question": "q", "answer": "#### 1"}'
+    for text, message in ((f"{row}\n\n{row[:-1]},\n", broken), ("", "must hold one or more"), ("[1]", "objects")):
         (local / "gsm8k" / "test.jsonl").write_text(text)
         with pytest.raises(BenchmarkError, match=message):
             gsm8k(local).examples("test")
@@ -80,7 +84,9 @@ def test_without_the_hub_the_error_names_both_ways_out(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(BenchmarkError, match="access to the hub, or set benchmark.data_dir"):
+    with pytest.raises(
+        BenchmarkError, match=r"\(ConnectionError: no route\): give access to the hub, or set benchmark.d"
+    ):
         build_benchmark(BenchmarkConfig(name="gsm8k")).examples("test")
 
 
@@ -344,7 +350,7 @@ def test_hotpotqa_reads_both_forms_of_its_context_and_refuses_others(tmp_path):
 def test_files_in_another_encoding_or_form_are_refused(local):
     file = local / "gsm8k" / "test.jsonl"
     file.write_bytes('{"question": "caf\u00e9", "answer": "#### 1"}'.encode("latin-1"))
-    with pytest.raises(BenchmarkError, match="is not one JSON object a line: 'utf-8' codec"):
+    with pytest.raises(BenchmarkError, match=r"is not one JSON object a line \(line 1\): 'utf-8' codec"):
         gsm8k(local).examples("test")
     file.write_bytes(b"\xef\xbb\xbf" + b'{"question": "q", "answer": "#### 1"}\r\n' * 5)  # a byte order mark, CRLF
     assert len(gsm8k(local).examples("test")) == 4
@@ -358,7 +364,9 @@ def test_files_in_another_encoding_or_form_are_refused(local):
         build_benchmark(BenchmarkConfig(name="mbpp", data_dir=str(local))).examples("test")
 
 
-@pytest.mark.parametrize("failure", ["ConnectError", "DatasetNotFoundError", "ValueError", "TimeoutError"])
+@pytest.mark.parametrize(
+    "failure", ["ConnectError", "DatasetNotFoundError", "ValueError", "TimeoutError", "RuntimeError"]
+)
 def test_whatever_keeps_the_hub_away_the_error_names_both_ways_out(monkeypatch, failure):
     import datasets
     import httpx
@@ -367,7 +375,8 @@ def test_whatever_keeps_the_hub_away_the_error_names_both_ways_out(monkeypatch, 
         "ConnectError": httpx.ConnectError("no name"),
         "DatasetNotFoundError": datasets.exceptions.DatasetNotFoundError("gated"),
         "ValueError": ValueError("BuilderConfig 'main' not found"),
-        "TimeoutError": TimeoutError("slow"),
+        "TimeoutError": TimeoutError(),
+        "RuntimeError": RuntimeError("Dataset scripts are no longer supported, but found gsm8k.py\nmore"),
     }
 
     def refuse(*arguments, **options):
