@@ -28,6 +28,7 @@ from graphflow.wgraph.workflow import Guard, Step, Workflow
 from tests.tiny import tiny_backbone
 
 TYPES = ("task", "answer", "review", "result", "code")
+FLIGHT = 6  # tasks in flight; as many runs before a path is learned, so that it matters when steps join
 LENGTHS = {"write": 8, "check": 3, "fix": 14}  # tokens of outputs: the tiny backbone never stops
 
 
@@ -68,10 +69,10 @@ STATES = {
     "stateful": KVConfig(mode=StateMode.STATEFUL),
     "stateless": KVConfig(mode=StateMode.STATELESS, exact_head=0),
     "stateless, head": KVConfig(mode=StateMode.STATELESS, exact_head=4),
-    "differential": KVConfig(mode=StateMode.DIFFERENTIAL, min_observations=3, prune_every=8, coverage=0.8),
-    "differential, 8 bits": KVConfig(mode=StateMode.DIFFERENTIAL, min_observations=3, value_bits=8, density=0.1),
-    "request": KVConfig(mode=StateMode.DIFFERENTIAL, scope=Scope.REQUEST, min_observations=3),
-    "no pruning": KVConfig(mode=StateMode.NO_PRUNING, min_observations=3),
+    "differential": KVConfig(mode=StateMode.DIFFERENTIAL, min_observations=6, prune_every=8, coverage=0.8),
+    "differential, 8 bits": KVConfig(mode=StateMode.DIFFERENTIAL, min_observations=6, value_bits=8, density=0.1),
+    "request": KVConfig(mode=StateMode.DIFFERENTIAL, scope=Scope.REQUEST, min_observations=6),
+    "no pruning": KVConfig(mode=StateMode.NO_PRUNING, min_observations=6),
 }
 
 
@@ -90,7 +91,7 @@ def deal(tasks: Sequence[Task]) -> list[Workflow]:
 
 
 def engine(backbone: Backbone, kv: KVConfig) -> tuple[Executor, list[Episode]]:
-    executor = Executor(backbone, LIBRARY, kv, EngineConfig(concurrency=4, kv_dtype="bfloat16"))
+    executor = Executor(backbone, LIBRARY, kv, EngineConfig(concurrency=FLIGHT, kv_dtype="bfloat16"))
     return executor, list(executor.run(TASKS, deal))
 
 
@@ -118,7 +119,7 @@ def served(request, backbone: Backbone) -> tuple[KVConfig, Executor, list[Episod
 
 
 def plan(kv: KVConfig, backbone: Backbone, traffic: list[Request]) -> Footprint:
-    return Replay(kv, backbone.shape(torch.bfloat16), prompts(backbone), concurrency=4).serve(traffic)
+    return Replay(kv, backbone.shape(torch.bfloat16), prompts(backbone), concurrency=FLIGHT).serve(traffic)
 
 
 def test_planned_bytes_are_the_engines(served, backbone: Backbone, traffic: list[Request]) -> None:
@@ -187,7 +188,7 @@ def test_planned_peak_is_near_the_engines(served, backbone: Backbone, traffic: l
     kv, executor, _ = served
     found = plan(kv, backbone, traffic)
     float32 = 2  # the tiny backbone computes in float32, so its batches take twice what is planned in bfloat16
-    assert found.resident + float32 * found.batch == pytest.approx(executor.peak_bytes, rel=0.25)
+    assert found.resident + float32 * found.batch == pytest.approx(executor.peak_bytes, rel=0.1)
 
 
 def test_a_dry_walk_gives_the_tokens_of_the_run(backbone: Backbone, traffic: list[Request]) -> None:

@@ -13,13 +13,14 @@ from graphflow.backbone.load import BackboneConfig
 from graphflow.backbone.turns import MINI
 from graphflow.cli import main
 from graphflow.engine.episode import Episode, StepRecord
-from graphflow.experiment.capacity.check import CATEGORIES, report_check
+from graphflow.experiment.capacity.check import CATEGORIES, check, report_check
 from graphflow.experiment.capacity.config import load
 from graphflow.experiment.capacity.dry import Assumptions, DryWalk
+from graphflow.experiment.capacity.replay import evenly
 from graphflow.experiment.capacity.report import report
 from graphflow.experiment.capacity.table import COLUMNS
 from graphflow.experiment.capacity.tokenizers import counter
-from graphflow.experiment.compose import ConfigError
+from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.record import RunDir
 from graphflow.paths import CONF
 from graphflow.wgraph.library import load_operations
@@ -85,10 +86,11 @@ def test_a_run_is_planned_from(tmp_path: Path) -> None:
 
 
 def test_the_check_agrees_with_the_engine() -> None:
-    """All states on a random backbone, whose outputs reach their limits: what is kept depends on tokens and order."""
-    words = ["backbone=random-qwen-mini", "benchmark=mini-gsm8k", "benchmark.limit=24", "engine.concurrency=6"]
-    rows = report_check("cot_vote", [*words, "engine.max_tokens_scale=0.1"], Console(quiet=True))
-    assert [row.state for row in rows][:2] == ["stateful", "stateless"] and len(rows) == len(load([]).kv)
+    """On a random backbone, whose outputs reach their limits: what is kept depends on tokens and order alone."""
+    words = ["backbone=random-qwen-mini", "benchmark=mini-gsm8k", "benchmark.limit=12", "engine.concurrency=5"]
+    states = [evenly(compose([f"kv={name}"]).kv) for name in ("stateful", "differential", "differential_request")]
+    rows = check(compose([*words, "engine.max_tokens_scale=0.1"]), "cot_review_revise", states)
+    assert [row.state for row in rows] == ["stateful", "differential (path)", "differential (request)"]
     for row in rows:
         for category in CATEGORIES:
             assert abs(row.deviation(category)) < 0.02, (row.state, category, row.planned, row.measured)
