@@ -17,6 +17,7 @@ import ast
 import gzip
 import json
 import random
+import zlib
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ class Source:
         splits: Splits on the hub, read one after the other.
         revision: Pinned commit of the dataset.
         places: Where each row of the benchmark stands in its source, for messages; empty where that is the same.
+        origin: What the rows were read from, for messages; empty for the first of the files.
     """
 
     files: tuple[str, ...]
@@ -53,6 +55,7 @@ class Source:
     splits: tuple[str, ...]
     revision: str
     places: tuple[int, ...] = ()
+    origin: str = ""
 
     @property
     def split(self) -> str:
@@ -107,8 +110,8 @@ class FileBenchmark(Benchmark):
         source = sources["train" if own else "test"]
         # The revision is one of the repository that is tested on; training rows of another one keep their own.
         revision = self.config.revision if source.hub == sources["test"].hub else ""
-        read = read_rows(source, self.config.data_dir, revision)
-        source = replace(source, places=tuple(self.places(read)))
+        read, origin = read_rows(source, self.config.data_dir, revision)
+        source = replace(source, places=tuple(self.places(read)), origin=origin)
         rows = [(number, read[at]) for number, at in enumerate(source.places)]
         if not own:
             part = "validation" if split == "train" else split
@@ -147,8 +150,8 @@ def carve(rows: list[Item], split: str, config: BenchmarkConfig) -> list[Item]:
     return [rows[i] for i in (order[:cut] if split == "validation" else order[cut:])]
 
 
-def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
-    """All rows of a source.
+def read_rows(source: Source, data_dir: str, revision: str = "") -> tuple[list[Row], str]:
+    """All rows of a source, and what they were read from.
 
     Args:
         source: Where they are.
@@ -159,15 +162,15 @@ def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
         BenchmarkError: If the folder or the file is absent, the file is not JSON rows, or the hub cannot be reached.
     """
     if not data_dir:
-        return list(hub_rows(source, revision or source.revision))
+        return list(hub_rows(source, revision or source.revision)), f"{source.hub} {'+'.join(source.splits)}"
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise BenchmarkError(f"benchmark.data_dir must be a folder that holds {source.files[0]}, got {data_dir!r}")
     for name in source.files:
         if name.endswith("/") and (folder / name).is_dir():
-            return folder_rows(folder / name)
+            return folder_rows(folder / name), name
         if (folder / name).is_file():
-            return file_rows(folder / name)
+            return file_rows(folder / name), name
     raise BenchmarkError(
         f"benchmark.data_dir={data_dir} lacks {' or '.join(source.files)}; put the original file there, "
         f"or leave benchmark.data_dir empty to read {source.hub} from the hub"
@@ -188,8 +191,8 @@ def file_rows(path: Path) -> list[Row]:
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise BenchmarkError(f"{path} is not a gzip file: {error}") from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise BenchmarkError(f"{path} is not a whole gzip file: {error}") from error
     if path.suffix == ".json":
         return checked(json_text(path, data, "a JSON list"), path)
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
@@ -240,7 +243,7 @@ def hub_rows(source: Source, revision: str) -> Iterator[Row]:
 
 def place(source: Source, index: int) -> str:
     """Where a row is, for messages."""
-    return f"{source.files[0]}, row {(source.places[index] if source.places else index) + 1}"
+    return f"{source.origin or source.files[0]}, row {(source.places[index] if source.places else index) + 1}"
 
 
 def texts(row: Row, source: Source, index: int, field: str) -> list[str]:

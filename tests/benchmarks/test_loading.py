@@ -104,6 +104,10 @@ def test_hub_rows_are_read_over_all_configs_and_splits(monkeypatch):
     assert [example.reference for example in examples] == list("1234567")
     assert asked[0] == ("EleutherAI/hendrycks_math", "algebra", "train")
     assert (examples[0].task.level, examples[0].task.family) == (3, "Algebra")
+    with pytest.raises(
+        BenchmarkError, match="^openai/gsm8k test, row 1: field 'question' is missing, there are problem"
+    ):
+        build_benchmark(BenchmarkConfig(name="gsm8k")).examples("test")
 
 
 def test_unknown_names_and_values():
@@ -164,8 +168,12 @@ def test_original_forms_of_files_are_read(tmp_path):
     (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(packed)
     benchmark = build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path)))
     assert [len(benchmark.examples(split)) for split in ("train", "validation", "test")] == [1, 1, 4]
-    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(b"plain")
-    with pytest.raises(BenchmarkError, match="is not a gzip file"):
+    for broken in (b"plain", packed[:-9], packed[:40] + b"\xff" * 40 + packed[80:]):
+        (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(broken)
+        with pytest.raises(BenchmarkError, match="HumanEval.jsonl.gz is not a whole gzip file"):
+            build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path))).examples("test")
+    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p"}'))
+    with pytest.raises(BenchmarkError, match="^humaneval/HumanEval.jsonl.gz, row 1: field 'entry_point' is missing"):
         build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path))).examples("test")
 
 
