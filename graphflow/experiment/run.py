@@ -73,6 +73,12 @@ class Job:
         return digest({"config": identity(self.config), "facts": self.facts})
 
     @property
+    def scoring(self) -> str:
+        """Name and version of the scoring, as ``strict-3``; empty for a run that does not score one benchmark."""
+        version = self.facts.get("benchmark_version")
+        return f"{self.config.benchmark.scoring}-{version}" if version else ""
+
+    @property
     def run_dir(self) -> RunDir:
         """Where the run is kept."""
         return RunDir(self.config.machine.runs_dir, self.run_id)
@@ -163,6 +169,7 @@ def table_row(job: Job, artefact: str) -> dict[str, Any]:
         kv_mode=config.kv.mode.value,
         kv_scope=scope_of(config.kv),
         metric_name=job.metric_name,
+        scoring=job.scoring,
         run_id=job.run_id,
         commit=record["commit"] + ("-dirty" if record["dirty"] else ""),
         machine=record["machine_name"],
@@ -175,6 +182,7 @@ def _record(job: Job) -> dict[str, Any]:
     return {
         "config": resolved(config),
         "facts": job.facts,
+        "scoring": job.scoring,
         "seeds": {"engine": config.engine.seed, "benchmark": config.benchmark.seed},
         "device": config.machine.device,
         "machine_name": config.machine.name or machine_name(),
