@@ -31,7 +31,6 @@ class Method(ABC):
         library: The operations.
         workflows: The repository's workflows by name.
         asking: How tasks are put to the backbone and answers read.
-        searches: Whether it is fitted by trying workflows out (`search`), not on outcomes alone.
         tools: Tools of its own operations, by operation.
         scripted: Its operations that a script writes in place of the model; results say so.
         spent: What fitting it has cost on tasks of the benchmark that it serves.
@@ -39,7 +38,6 @@ class Method(ABC):
 
     name: ClassVar[str]
     asking: Asking = Asking()
-    searches: ClassVar[bool] = False
     tools: Mapping[str, Tool] = MappingProxyType({})
     scripted: tuple[str, ...] = ()
     spent: Spent = Spent()

@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -25,8 +25,6 @@ class Found(Method):
         best: The workflow of each benchmark.
         history: Everything that was tried for it, ready for JSON.
     """
-
-    searches: ClassVar[bool] = True
 
     def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
         super().__init__(library, workflows)
