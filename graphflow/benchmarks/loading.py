@@ -171,9 +171,10 @@ def read_rows(source: Source, data_dir: str, revision: str = "") -> tuple[list[R
             return folder_rows(folder / name), name
         if (folder / name).is_file():
             return file_rows(folder / name), name
+    instead = ", or learn and warm up on the validation split (fit.split=validation)" if source.split == "train" else ""
     raise BenchmarkError(
         f"benchmark.data_dir={data_dir} lacks {' or '.join(source.files)}; put the original file there, "
-        f"or leave benchmark.data_dir empty to read {source.hub} from the hub"
+        f"or leave benchmark.data_dir empty to read {source.hub} from the hub{instead}"
     )
 
 

@@ -57,7 +57,7 @@ def test_task_holds_the_question_and_the_format_but_not_the_answer(local):
 def test_errors_name_the_file_the_row_and_the_field(local):
     with pytest.raises(BenchmarkError, match="must be a folder that holds gsm8k/test.jsonl, got '.*absent'"):
         gsm8k(local / "absent").examples("test")
-    with pytest.raises(BenchmarkError, match="lacks gsm8k/train.jsonl; .*openai/gsm8k"):
+    with pytest.raises(BenchmarkError, match="lacks gsm8k/train.jsonl; .*openai/gsm8k.*fit.split=validation"):
         gsm8k(local).examples("train")
     write_rows(local, [{"question": "q", "answer": "#### 1"}, {"question": "q", "reply": "#### 1"}])
     with pytest.raises(BenchmarkError, match="row 2: field 'answer' is missing, there are question, reply"):
