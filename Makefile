@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PROFILE ?= default
+REFIT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +13,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: help setup reproduce test test-kernel check bench clean
 
 help: ## list the targets
-	@echo "GraphFlow: make <target> [PYTHON=python3.12] [PROFILE=smoke|default|paper] [ARGS=\"machine=gpu ...\"]"
+	@echo "GraphFlow: make <target> [PYTHON=python3.12] [PROFILE=smoke|default|paper] [REFIT=1] [ARGS=\"machine=gpu ...\"]"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
@@ -34,7 +35,7 @@ setup: $(STAMP) ## make .venv and install everything into it (the other targets 
 
 reproduce: $(STAMP) ## run every experiment and write results/: tables, plots, report (PROFILE=smoke: 2 min)
 	@echo "reproduce: profile $(PROFILE), runs in runs/, results in results/; stop and start it as you like"
-	@$(BIN)/graphflow reproduce profile=$(PROFILE) $(ARGS)
+	@$(BIN)/graphflow reproduce profile=$(PROFILE) $(if $(REFIT),trials.refit=true) $(ARGS)
 
 test: $(STAMP) ## run all tests, the slow ones too
 	@echo "test: all tests, offline"

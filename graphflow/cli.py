@@ -18,6 +18,8 @@ USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
   graphflow -m kv=stateful,stateless benchmark=mini-gsm8k,mini-math                      run a sweep
   graphflow reproduce profile=smoke|default|paper|bench    run every cell of a profile, write results/
   graphflow generator                                      execute training tasks, train the generator
+  graphflow fit method=NAME benchmark=NAME                 fit a method: aflow and autoflow search for a workflow
+                                                           (trials.tasks, trials.llm_calls; trials.refit=true anew)
   graphflow explain task=NUMBER|ID [path=FILE.png]         the workflow picked for one task and why (or text="..."):
                                                            what else was considered, choices, training tasks like it
   graphflow wgraph [path=FOLDER]                           print the merged graph, draw it (SVG, PNG)
@@ -27,7 +29,8 @@ USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
   graphflow experiment NAME [backbones=[NAME,...]] [tasks=N] [key=value ...]
                                                            one experiment on operation state: kv_modes, kv_codecs,
                                                            similarity, steady_state, pruning, long_horizon, layouts,
-                                                           or on serving: concurrency, scheduling
+                                                           or on serving: concurrency, scheduling, on choosing
+                                                           workflows: generator, on methods: main_table
   graphflow capacity [data_dir=FOLDER] [tokenizer=own] [run=RUN_DIR] [key=value ...]
                                                            KV of any backbone on paper (conf/capacity.yaml)
   graphflow capacity check [workflow=cot_review_revise] [key=value ...]
@@ -100,6 +103,16 @@ def generator(words: Sequence[str]) -> int:
     from graphflow.experiment.single import train
 
     train(compose(words), _console())
+    return OK
+
+
+def fit(words: Sequence[str]) -> int:
+    """Fit a method; runs find it done."""
+    from graphflow.experiment.compose import compose
+    from graphflow.experiment.single import fit as fit_method
+
+    _refuse_commands(words)
+    fit_method(compose(words), _console())
     return OK
 
 
@@ -200,6 +213,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "reproduce": reproduce,
     "generator": generator,
+    "fit": fit,
     "explain": explain,
     "wgraph": wgraph,
     "report": report,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,19 @@ def test_operation_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     first, again = ([int(count) for count in line.split(": ")[-1].split(", ")] for line in lines[-2:])
     assert first[0] == 0 < first[-1], "the first text teaches the last"
     assert again == [first[-1]] * len(example.TEXTS), "from the saved store every text reuses, the first one too"
+
+
+def test_the_page_on_operation_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code runs as it stands, and a store that it saved serves from the first text on."""
+    tiny_model("llama").save_pretrained(tmp_path / "path/to/model")
+    tiny_tokenizer().save_pretrained(tmp_path / "path/to/model")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/operation_state.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert set(names["session"].unexplained()) == {("draft", ()), ("check", ("draft",))}
+    fresh = names["Session"](
+        names["model"], names["operations"], names["KVConfig"]("differential", store="store", min_observations=2)
+    )
+    (episode,) = fresh.run(["one"], ["draft", "check"]).episodes
+    assert episode.total("operation_reused") > 0 and not episode.total("fallback")

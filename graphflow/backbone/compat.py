@@ -21,10 +21,15 @@ class UnsupportedModelError(ValueError):
 
 
 def check_family(config: Any) -> None:
-    """Raises `UnsupportedModelError` unless the model's family is one of those known here."""
+    """Raises `UnsupportedModelError` unless the family is known here and its masks say which of its layers slide."""
     if config.model_type not in MASK_BY_LAYER_TYPE:
         raise UnsupportedModelError(
             f"backbone: model_type must be one of {', '.join(MASK_BY_LAYER_TYPE)}, got {config.model_type!r}"
+        )
+    if not MASK_BY_LAYER_TYPE[config.model_type] and getattr(config, "sliding_window", None):
+        raise UnsupportedModelError(
+            f"backbone: sliding_window must be null for model_type {config.model_type!r}, whose layers would all "
+            f"slide, got {config.sliding_window}"
         )
 
 

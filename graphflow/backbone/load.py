@@ -29,6 +29,11 @@ from graphflow.kv.snapshot import ModelIdentity
 from graphflow.paths import ASSETS
 
 BATCHES = {"dense": ResidualCache, "shared": SharedBatch, "residual": ResidualBatch}
+READ_BY_ATTENTION = (
+    *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "attn_logit_softcapping"),
+    *("query_pre_attn_scalar", "rms_norm_eps", "hidden_act", "hidden_activation"),
+)
+"""What a model's KV hangs on besides its weights and its rotary embedding."""
 
 
 class Backbone:
@@ -42,7 +47,8 @@ class Backbone:
         revision: Commit or tag on the hub, for messages.
         rope: Its rotary embedding.
         stops: Ids that end an output, the one that a context holds first.
-        fingerprint: Hash of the weights' shapes and a sample of their values: whose state a store holds.
+        fingerprint: Hash of the weights' shapes, a sample of their values, and what else attention reads: whose state
+            a store holds.
 
     Args:
         attention: How contexts of a batch are held, see `BackboneConfig`; for all but ``dense`` the model is changed.
@@ -167,8 +173,28 @@ def stop_ids(tokenizer: Any, turns: TurnFormat) -> tuple[int, ...]:
     return tuple(dict.fromkeys((tokenizer.convert_tokens_to_ids(turns.stop), *others)))
 
 
+def check_device(name: str, device: str) -> None:
+    """Refuses a device that torch does not know or does not find.
+
+    Args:
+        name: What it is called in the message.
+        device: For example ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ValueError: Names the field, what was given and what is allowed.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"{name} must be a torch device such as cpu or cuda:0, got {device!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name} must be cpu on this machine (torch finds no GPU), got {device!r}")
+
+
 def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
+    config: Any = model.config
+    read = {name: getattr(config, name, None) for name in READ_BY_ATTENTION}
+    digest = hashlib.sha256(json.dumps(read, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
         digest.update(f"{name}{tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
@@ -182,11 +208,14 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         BackboneError: If the folder or the hub's repository cannot be read, or the model is a server's; the message
             names the ways out.
         ChecksumError: If the folder has a ``SHA256SUMS`` and a file differs from it.
+        ValueError: For a device that is not there.
     """
     if config.url:
         raise BackboneError(
             f"backbone.url must be empty where the model itself is needed, its states or its tokens, got {config.url!r}"
         )
+    if not config.device_map:
+        check_device("device", config.device)
     source = config.path or config.hub_id or str(ASSETS / config.name)
     if not config.hub_id and not (Path(source) / "config.json").exists():
         shipped = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))

@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from graphflow.benchmarks.base import BenchmarkError, Example
+from graphflow.benchmarks.base import BenchmarkConfig, BenchmarkError, Example
 from graphflow.benchmarks.loading import AFLOW, FileBenchmark, Row, Source, one_of, place, required
 from graphflow.engine.episode import Task
 from graphflow.engine.tools.text import final_answer
@@ -75,6 +75,10 @@ class HotpotQA(FileBenchmark):
     name, kind, metric_name = "hotpotqa", "hotpotqa", "f1"
     aflow_sizes = (200, 800)
 
+    def __init__(self, config: BenchmarkConfig) -> None:
+        super().__init__(config)
+        self._answers = self._exact = 0
+
     def sources(self) -> dict[str, Source]:
         """See `FileBenchmark.sources`."""
         files = {
@@ -112,9 +116,15 @@ class HotpotQA(FileBenchmark):
 
     def score(self, example: Example, answer: str) -> float:
         """F1 of the final answer, or of the whole text; see `hotpot_f1` and `aflow_hotpot_f1`."""
-        if self.config.scoring == "aflow":
-            return aflow_hotpot_f1(answer, example.reference)
-        return hotpot_f1(final_answer(answer), example.reference)
+        aflow = self.config.scoring == "aflow"
+        given, f1 = (answer, aflow_hotpot_f1) if aflow else (final_answer(answer), hotpot_f1)
+        self._answers += 1
+        self._exact += int(hotpot_em(given, example.reference))
+        return f1(given, example.reference)
+
+    def statistics(self) -> dict[str, int]:
+        """See `Benchmark.statistics`: exact match beside F1, as a count."""
+        return {"answers": self._answers, "exact_matches": self._exact}
 
     def example(self, index: int, row: Row, source: Source) -> Example:
         """See `FileBenchmark.example`."""

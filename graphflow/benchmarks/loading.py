@@ -17,6 +17,7 @@ import ast
 import gzip
 import json
 import random
+import zlib
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ class Source:
         splits: Splits on the hub, read one after the other.
         revision: Pinned commit of the dataset.
         places: Where each row of the benchmark stands in its source, for messages; empty where that is the same.
+        origin: What the rows were read from, for messages; empty for the first of the files.
     """
 
     files: tuple[str, ...]
@@ -53,6 +55,7 @@ class Source:
     splits: tuple[str, ...]
     revision: str
     places: tuple[int, ...] = ()
+    origin: str = ""
 
     @property
     def split(self) -> str:
@@ -107,8 +110,8 @@ class FileBenchmark(Benchmark):
         source = sources["train" if own else "test"]
         # The revision is one of the repository that is tested on; training rows of another one keep their own.
         revision = self.config.revision if source.hub == sources["test"].hub else ""
-        read = read_rows(source, self.config.data_dir, revision)
-        source = replace(source, places=tuple(self.places(read)))
+        read, origin = read_rows(source, self.config.data_dir, revision)
+        source = replace(source, places=tuple(self.places(read)), origin=origin)
         rows = [(number, read[at]) for number, at in enumerate(source.places)]
         if not own:
             part = "validation" if split == "train" else split
@@ -147,8 +150,8 @@ def carve(rows: list[Item], split: str, config: BenchmarkConfig) -> list[Item]:
     return [rows[i] for i in (order[:cut] if split == "validation" else order[cut:])]
 
 
-def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
-    """All rows of a source.
+def read_rows(source: Source, data_dir: str, revision: str = "") -> tuple[list[Row], str]:
+    """All rows of a source, and what they were read from.
 
     Args:
         source: Where they are.
@@ -156,19 +159,22 @@ def read_rows(source: Source, data_dir: str, revision: str = "") -> list[Row]:
         revision: Hub revision that replaces the pinned one.
 
     Raises:
-        BenchmarkError: If the file is absent or not JSON rows, or the hub cannot be reached.
+        BenchmarkError: If the folder or the file is absent, the file is not JSON rows, or the hub cannot be reached.
     """
     if not data_dir:
-        return list(hub_rows(source, revision or source.revision))
+        return list(hub_rows(source, revision or source.revision)), f"{source.hub} {'+'.join(source.splits)}"
     folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise BenchmarkError(f"benchmark.data_dir must be a folder that holds {source.files[0]}, got {data_dir!r}")
     for name in source.files:
         if name.endswith("/") and (folder / name).is_dir():
-            return folder_rows(folder / name)
+            return folder_rows(folder / name), name
         if (folder / name).is_file():
-            return file_rows(folder / name)
+            return file_rows(folder / name), name
+    instead = ", or learn and warm up on the validation split (fit.split=validation)" if source.split == "train" else ""
     raise BenchmarkError(
         f"benchmark.data_dir={data_dir} lacks {' or '.join(source.files)}; put the original file there, "
-        f"or leave benchmark.data_dir empty to read {source.hub} from the hub"
+        f"or leave benchmark.data_dir empty to read {source.hub} from the hub{instead}"
     )
 
 
@@ -186,12 +192,12 @@ def file_rows(path: Path) -> list[Row]:
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise BenchmarkError(f"{path} is not a gzip file: {error}") from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise BenchmarkError(f"{path} is not a whole gzip file: {error}") from error
     if path.suffix == ".json":
         return checked(json_text(path, data, "a JSON list"), path)
-    lines = [line for line in data.split(b"\n") if line.strip()]
-    return checked([json_text(path, line, "one JSON object a line") for line in lines], path)
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    return checked([json_text(path, line, f"one JSON object a line (line {number})") for number, line in lines], path)
 
 
 def json_text(path: Path, data: bytes, form: str) -> Any:
@@ -221,22 +227,24 @@ def hub_rows(source: Source, revision: str) -> Iterator[Row]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
-    absent = (ConnectionError, OSError, httpx.HTTPError, DatasetNotFoundError, ValueError)
+    # ValueError: no such configuration or split at this revision. RuntimeError: the revision holds a loading script.
+    absent = (ConnectionError, OSError, httpx.HTTPError, DatasetNotFoundError, ValueError, RuntimeError)
     for name in source.configs or (None,):
         for split in source.splits:
             try:
                 rows = load_dataset(source.hub, name, split=split, revision=revision)
-            except absent as error:  # ValueError: no such configuration or split at this revision
+            except absent as error:
+                reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
                 raise BenchmarkError(
-                    f"{source.hub} at {revision[:12]} cannot be read from the hub ({type(error).__name__}): give "
-                    "access to the hub, or set benchmark.data_dir to a folder that holds " + " or ".join(source.files)
+                    f"{source.hub} at {revision[:12]} cannot be read from the hub ({reason:.200}): give access to the "
+                    "hub, or set benchmark.data_dir to a folder that holds " + " or ".join(source.files)
                 ) from error
             yield from (dict(row) for row in rows)  # type: ignore[call-overload]
 
 
 def place(source: Source, index: int) -> str:
     """Where a row is, for messages."""
-    return f"{source.files[0]}, row {(source.places[index] if source.places else index) + 1}"
+    return f"{source.origin or source.files[0]}, row {(source.places[index] if source.places else index) + 1}"
 
 
 def texts(row: Row, source: Source, index: int, field: str) -> list[str]:

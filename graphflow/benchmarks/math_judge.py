@@ -126,8 +126,15 @@ class MathJudge:
         )
         self._owner = os.getpid()
         if not self._read(START_S):
+            try:
+                found = f"ended with code {self._process.wait(SPARE_S)}"
+            except subprocess.TimeoutExpired:
+                found = f"was not ready within {START_S:g} s"
             self.close()
-            raise SandboxError(f"the process that compares expressions did not start within {START_S:g} s")
+            raise SandboxError(
+                f"the process that compares expressions {found}; it needs {', '.join(LIBRARIES[:3])} and, on a busy "
+                "machine, patience: the episodes are kept, the same command goes on with scoring"
+            )
 
     def _read(self, seconds: float) -> bytes:
         """The next line of the worker; empty if none comes in time or the worker ended."""

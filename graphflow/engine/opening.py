@@ -12,6 +12,7 @@ from graphflow.engine.decode import Decoder
 from graphflow.engine.memory import Memory, SegmentMemory
 from graphflow.engine.sharing import OperationFirstMemory, TreeMemory
 from graphflow.kv import Allowed, Anchor, KVConfig, OperationStore, StateMode, is_store
+from graphflow.kv.files import Folder
 
 NEUTRAL = "Read what follows and do what it says."
 """Text of the task that stands before a prompt while a neutral base is computed."""
@@ -32,12 +33,19 @@ def open_store(
     Raises:
         StoreMismatchError: What is there belongs to something else.
         StoreFormatError: What is there is damaged.
+        ValueError: Nothing is there, and nothing can be saved there either.
     """
     shape = backbone.shape(kept)
     if kv.store and is_store(kv.store):
         ids = {name: backbone.encode(backbone.turns.write_operation(text)) for name, text in prompts.items()}
         where = backbone.device
         return OperationStore.load(kv.store, backbone.rope, shape, backbone.identity, kv, ids, allowed, device=where)
+    if kv.store:  # found now: when tasks have been served it is too late
+        try:
+            Folder(kv.store).prepare()
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"kv.store must be a folder that can be written, got {kv.store!r}: {reason}") from error
     return OperationStore(kv, backbone.rope, shape, allowed, backbone.identity)
 
 

@@ -107,7 +107,11 @@ class Session:
 
         Raises:
             UnknownNameError: The session has no such operation.
+            ValueError: A single string in place of a list, or an empty path.
         """
+        for name, given in (("texts", texts), ("path", path)):
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be a list of strings, got {given!r}")
         if not path:
             raise ValueError("path must name at least one operation, got none")
         executor = self.executor

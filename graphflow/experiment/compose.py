@@ -187,7 +187,7 @@ def _enum_names(override: Override, kind: type[Enum], text: str) -> str:
 
 def _with_group(raw: DictConfig, error: ValueError) -> str:
     """The message of a range check, with the group in front where the dataclass did not know it."""
-    for group in (*GROUPS, "fit"):
+    for group in (*GROUPS, "fit", "trials"):
         try:
             OmegaConf.to_object(raw[group])
         except ValueError as found:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-import torch
 from hydra.core.config_store import ConfigStore
 
-from graphflow.backbone.load import BackboneConfig
+from graphflow.backbone.load import BackboneConfig, check_device
 from graphflow.benchmarks.base import BenchmarkConfig
 from graphflow.engine.executor import EngineConfig
 from graphflow.experiment.fit import FitConfig
@@ -20,6 +19,7 @@ from graphflow.experiment.tracking import TrackingConfig
 from graphflow.generator.generator import GeneratorConfig
 from graphflow.kv.modes import KVConfig
 from graphflow.methods import MethodConfig
+from graphflow.methods.trials import TrialConfig
 
 
 @dataclass
@@ -49,14 +49,7 @@ class MachineConfig:
             raise ValueError(
                 f"machine.threads must be between 0 and {cores} (the cores of this machine), got {self.threads}"
             )
-        try:
-            kind = torch.device(self.device).type
-        except RuntimeError:
-            raise ValueError(
-                f"machine.device must be a torch device such as cpu or cuda:0, got {self.device!r}"
-            ) from None
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"machine.device must be cpu on this machine (torch finds no GPU), got {self.device!r}")
+        check_device("machine.device", self.device)
 
 
 @dataclass
@@ -74,6 +67,7 @@ class Config:
         tracking: Group tracking: wandb or nothing.
         experiment: Group experiment: what `graphflow reproduce` runs.
         fit: What methods learn from: the outcome table.
+        trials: What methods may spend that search for a workflow.
         split: Part of the benchmark that is run.
         warmup: Training tasks served before the measurement starts, in the modes that learn residuals, so that the
             operation store is in its steady state; they are not in the episodes, what they left in the store is in
@@ -93,6 +87,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    trials: TrialConfig = field(default_factory=TrialConfig)
     split: Split = Split.TEST
     warmup: int = 0
 

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from graphflow.errors import unknown_name
+from graphflow.experiment.baselines.main_table import main_table
 from graphflow.experiment.choosing.generator import generator
 from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.kv.codecs import kv_codecs
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "concurrency": concurrency,
     "scheduling": scheduling,
     "generator": generator,
+    "main_table": main_table,
 }
 SHORT = ("backbones", "benchmarks", "tasks")
 """Keys of the experiment that may be given without ``experiment.`` in front."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from graphflow.backbone.config import BackboneError
 from graphflow.benchmarks.base import Benchmark, Example
+from graphflow.engine.engine import Engine
 from graphflow.engine.episode import Episode, Task
 from graphflow.experiment.plan import Split
 from graphflow.generator.outcomes import OutcomeTable, collect
+from graphflow.methods.trials import Spent
 from graphflow.wgraph.workflow import Workflow
 
 MINI = ("mini-gsm8k", "mini-math", "mini-hotpotqa", "mini-humaneval", "mini-mbpp")
@@ -172,3 +175,28 @@ class Fresh:
             chosen = [examples[id] for id in own]
             added = fill(self.table, benchmark, chosen, lambda task: wanted[task.id], self.run, self.seed)
             self.told(name, added)
+
+
+@dataclass(frozen=True)
+class PairRunner:
+    """Runs (task, workflow) pairs on an executor, several workflows of one task at once."""
+
+    executor: Engine
+
+    def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
+        """One episode a pair, in order of completion."""
+        tasks, chosen, names = [], {}, {}
+        for task, workflow in pairs:
+            unique = f"{task.id}@{workflow.fingerprint}"
+            tasks.append(replace(task, id=unique))
+            chosen[unique], names[unique] = workflow, task.id
+        for episode in self.executor.run(tasks, lambda batch: [chosen[task.id] for task in batch]):
+            yield replace(episode, task_id=names[episode.task_id])
+
+
+def spent(table: OutcomeTable, benchmark: str) -> Spent:
+    """What a table's executions on tasks of one benchmark have cost."""
+    frame: Any = table.frame
+    own = frame[frame["benchmark"] == benchmark]
+    calls, tokens, seconds = (own[name].sum() for name in ("llm_calls", "tokens", "latency_s"))
+    return Spent(own["task_id"].nunique(), len(own), 0, int(calls), int(tokens), float(seconds))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
 
-UNTAUGHT = ("vanilla", "metagpt", "llmcompiler", "taskweaver", "random")  # methods that learn nothing
+SEARCHING = ("autoflow", "aflow")  # methods that are fitted by trying workflows out
+UNTAUGHT = ("vanilla", "metagpt", "llmcompiler", "taskweaver", "random", *SEARCHING)
+"""Methods that do not learn from outcomes of the repository's workflows."""
 
 
 class Split(Enum):

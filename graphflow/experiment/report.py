@@ -41,6 +41,7 @@ SHOWN = (
     "state",
     "tasks",
     "metric",
+    "scoring",
     "95 % interval",
     "paper",
     "deviation",
@@ -60,7 +61,7 @@ SHOWN = (
     "run",
     "commit",
 )
-TEXT = ("backbone", "benchmark", "method", "state", "run", "commit")
+TEXT = ("backbone", "benchmark", "method", "state", "scoring", "run", "commit")
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ def _cells(row: Any) -> list[str]:
         state_label(str(row["kv_mode"]), str(row["kv_scope"])),
         str(int(tasks)),
         f"{_number(row['metric'])} {row['metric_name']}",
+        "" if pd.isna(row["scoring"]) else str(row["scoring"]),
         f"{row['metric_lo']:.3f} to {row['metric_hi']:.3f}",
         _number(row["paper_value"]),
         deviation,

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from graphflow.experiment.compose import compose, resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.plan import Cell, cells
+from graphflow.experiment.plan import SEARCHING, Cell, cells
 from graphflow.experiment.plots import draw_all
-from graphflow.experiment.progress import Unit, WorkProgress, clock, work_progress
+from graphflow.experiment.progress import Unit, clock, work_progress
 from graphflow.experiment.report import Difference, write_report
 from graphflow.experiment.run import Job, run_cell, scope_of, table_row
 from graphflow.experiment.serve import House
+from graphflow.experiment.single import fitting_units, learn
 from graphflow.experiment.stats import Interval, paired_difference
 from graphflow.experiment.tables import headline, is_result_table, read_csv, state_label, write_csv
 from graphflow.experiment.tracking import TrackingMode, track
@@ -45,7 +46,7 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Learning:
-    """Training executions on one benchmark, shared by every cell that learns from them."""
+    """Executions on one benchmark that fit a method, shared by every cell that learns from them."""
 
     config: Config
     unit: Unit
@@ -81,15 +82,10 @@ def reproduce(config: Config, overrides: Sequence[str], command: str, console: C
     house, started = House(), time.monotonic()
     console.print(f"planning profile [bold]{config.experiment.name}[/bold] ...", highlight=False)
     learning, planned = plan(house, config, overrides)
-    units = list({id(item.unit): item.unit for item in (*learning, *planned)}.values())
-    left, finished = sum(unit.amount for unit in units), sum(bool(item.job.run_dir.done) for item in planned)
+    left = sum(unit.amount for unit in _units(learning, planned))
+    finished = sum(bool(item.job.run_dir.done) for item in planned)
     console.print(f"{len(planned)} cells ({finished} finished before), {left} task executions left", highlight=False)
-    with work_progress(units, console) as progress:
-        for item in learning:
-            learn(house, item, progress)
-        for item in planned:
-            with progress.working_on(item.unit):
-                run_cell(item.job, lambda _: progress.advance())
+    run_planned(house, learning, planned, console)
     if not left:  # nothing new to report: what is tracked is tracked once
         config = replace(config, tracking=replace(config.tracking, mode=TrackingMode.NONE))
     folder, names = results_folder(config), {item.job.config.backbone.name: None for item in planned}
@@ -110,21 +106,25 @@ def plan(house: House, config: Config, overrides: Sequence[str]) -> tuple[list[L
         unit = units.get(job.run_id) or Unit(cell.label, house.tasks_left(job), own.benchmark.name, own.method.name)
         units[job.run_id] = unit
         planned.append(Planned(cell, job, unit))
-        if cell.needs_fit:
+        if own.method.name in SEARCHING:
+            teachers.setdefault(job.facts["search"], own)
+        elif cell.needs_fit:
             teachers.setdefault(house.fit_dir(own).run_id, own)
-    learning = [
-        Learning(own, Unit(f"{name} training", count, name, "training"))
-        for own in teachers.values()
-        for name, count in house.executions_left(own).items()
-        if count
-    ]
-    return learning, planned
+    return [Learning(own, unit) for own in teachers.values() for unit in fitting_units(house, own)], planned
 
 
-def learn(house: House, item: Learning, progress: WorkProgress) -> None:
-    """Execute the repository's workflows on one benchmark's training tasks."""
-    with progress.working_on(item.unit):
-        house.outcomes(item.config, lambda _: progress.advance(), only=item.unit.benchmark)
+def run_planned(house: House, learning: Sequence[Learning], planned: Sequence[Planned], console: Console) -> None:
+    """Fit the methods, run what is left of every cell."""
+    with work_progress(_units(learning, planned), console) as progress:
+        for item in learning:
+            learn(house, item.config, [item.unit], progress)
+        for item in planned:
+            with progress.working_on(item.unit):
+                run_cell(item.job, lambda _: progress.advance())
+
+
+def _units(learning: Sequence[Learning], planned: Sequence[Planned]) -> list[Unit]:
+    return list({id(item.unit): item.unit for item in (*learning, *planned)}.values())
 
 
 def write_results(config: Config, planned: Sequence[Planned], folder: Path, command: str, console: Console) -> None:

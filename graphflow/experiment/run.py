@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from graphflow.benchmarks.base import Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.plan import UNTAUGHT
+from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.record import RunDir, digest, machine_name, provenance
 from graphflow.experiment.tables import CellNames, summarise
 from graphflow.experiment.tracking import track
 from graphflow.kv.modes import KVConfig, StateMode
+from graphflow.methods.trials import Spent
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Server:
         shared_bytes: Base and residual bytes of the store now.
         peak_bytes: Peak of resident KV so far.
         statistics: What scoring has counted so far, such as comparisons that were stopped at a limit.
+        spent: What fitting the method has cost on tasks of the benchmark.
+        scripted: Operations that a script wrote in place of the model.
     """
 
     examples: Sequence[Example]
@@ -44,6 +47,8 @@ class Server:
     shared_bytes: Callable[[], int]
     peak_bytes: Callable[[], int]
     statistics: Callable[[], dict[str, int]] = dict
+    spent: Spent = Spent()
+    scripted: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Job:
         return digest({"config": identity(self.config), "facts": self.facts})
 
     @property
+    def scoring(self) -> str:
+        """Name and version of the scoring, as ``strict-3``; empty for a run that does not score one benchmark."""
+        version = self.facts.get("benchmark_version")
+        return f"{self.config.benchmark.scoring}-{version}" if version else ""
+
+    @property
     def run_dir(self) -> RunDir:
         """Where the run is kept."""
         return RunDir(self.config.machine.runs_dir, self.run_id)
@@ -83,6 +94,8 @@ def identity(config: Config) -> dict[str, Any]:
         plain["machine"].pop(name)
     if config.method.name in UNTAUGHT:  # what others learn from does not make it another run
         plain.pop("fit")
+    if config.method.name not in SEARCHING:
+        plain.pop("trials")
     # Stateful mode keeps everything exactly unless text is encoded: no other setting of the store matters.
     if config.kv.mode is StateMode.STATEFUL and config.kv.dynamic_codec == "none":
         plain["kv"] = {"mode": StateMode.STATEFUL.value}
@@ -157,6 +170,7 @@ def table_row(job: Job, artefact: str) -> dict[str, Any]:
         kv_mode=config.kv.mode.value,
         kv_scope=scope_of(config.kv),
         metric_name=job.metric_name,
+        scoring=job.scoring,
         run_id=job.run_id,
         commit=record["commit"] + ("-dirty" if record["dirty"] else ""),
         machine=record["machine_name"],
@@ -169,6 +183,7 @@ def _record(job: Job) -> dict[str, Any]:
     return {
         "config": resolved(config),
         "facts": job.facts,
+        "scoring": job.scoring,
         "seeds": {"engine": config.engine.seed, "benchmark": config.benchmark.seed},
         "device": config.machine.device,
         "machine_name": config.machine.name or machine_name(),
@@ -195,6 +210,8 @@ def _close(job: Job, run_dir: RunDir, server: Server, resumed: int, seconds: flo
         {
             "scores": {example.task.id: score for example, score in zip(server.examples, scores, strict=True)},
             "scoring": counted,
+            "fitting": asdict(server.spent),
+            "scripted": list(server.scripted),
             "shared_bytes": lines[-1]["shared_bytes"],
             "peak_bytes": max(line["peak_bytes"] for line in lines),
             "resumed_episodes": resumed,

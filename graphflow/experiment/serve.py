@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,18 +16,19 @@ from graphflow.backbone.load import Backbone, load_backbone
 from graphflow.benchmarks import build_benchmark
 from graphflow.benchmarks.base import Benchmark, BenchmarkConfig, Example
 from graphflow.engine.engine import Engine
-from graphflow.engine.episode import Episode, Task
+from graphflow.engine.episode import Task
 from graphflow.engine.executor import Executor
 from graphflow.engine.sandbox import Sandbox, bubblewrap_problem
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import Fresh, Repertoire, fill, open_table, pairs_left
-from graphflow.experiment.plan import UNTAUGHT
+from graphflow.experiment.fit import Fresh, PairRunner, Repertoire, fill, open_table, pairs_left, spent
+from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.reachable import transitions
 from graphflow.experiment.record import RunDir, digest, file_digest, write_json
 from graphflow.experiment.remote import check_remote, remote_executor
 from graphflow.experiment.run import Job, Server
+from graphflow.experiment.search import Search
 from graphflow.generator.features import Encoder, FeatureKind, build_encoder
 from graphflow.generator.generator import Generator
 from graphflow.generator.outcomes import OutcomeTable
@@ -36,6 +37,7 @@ from graphflow.kv import Allowed
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, MethodError, build_method
 from graphflow.methods.asking import Asking
+from graphflow.methods.found import Found
 from graphflow.methods.graphflow import GraphFlow
 from graphflow.methods.proposing import MoreOperations
 from graphflow.methods.random import Random
@@ -132,9 +134,10 @@ class House:
         return len(self.examples(job.config)) - len(job.run_dir.lines())
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """What names in the config stand for, the data included."""
+        """What names in the config stand for, the data and what a search found included."""
         data = self.data(config)
-        return {**self.machinery(config), **({"data": data} if data else {})}
+        found = {"search": Search(self, config).identity} if config.method.name in SEARCHING else {}
+        return {**self.machinery(config), **({"data": data} if data else {}), **found}
 
     def machinery(self, config: Config) -> dict[str, Any]:
         """As `facts`, of code, weights and machine."""
@@ -187,6 +190,8 @@ class House:
             shared_bytes=lambda: executor.store_bytes().base + executor.store_bytes().residual,
             peak_bytes=lambda: executor.peak_bytes,
             statistics=benchmark.statistics,
+            spent=method.spent,
+            scripted=method.scripted,
         )
 
     def executor(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Engine:
@@ -195,12 +200,9 @@ class House:
         return make(config, kv, sandbox, method)
 
     def local(self, config: Config, kv: KVConfig, sandbox: Sandbox, method: Method | None = None) -> Executor:
-        """As `executor`, for those who look at the store: on a model that is loaded here.
+        """As `executor`, for those who look at the store: on a model that is loaded here, else it raises BackboneError.
 
         Operation state of a method with operations of its own is kept wherever it calls them: no graph says where.
-
-        Raises:
-            BackboneError: The model is a server's.
         """
         asking, backbone = method.asking if method else Asking(), self.backbone(config)
         library = asking.library(self.library)
@@ -208,13 +210,9 @@ class House:
         allowed = None if isinstance(asking, MoreOperations) else self.allowed
         return Executor(asking.backbone(backbone), library, kv, config.engine, toolbox, allowed)
 
-    def method(self, config: Config, on_fit: Ignore = ignore) -> Method:
-        """The method, fitted.
-
-        Raises:
-            MethodError: A method that is fitted by a search, which runs do not do yet.
-        """
-        method = build_method(
+    def unfitted(self, config: Config) -> Method:
+        """The method, as it is made."""
+        return build_method(
             config.method,
             self.library,
             self.workflows,
@@ -222,17 +220,25 @@ class House:
             turns=config.backbone.turns,
             encoder=self.encoder(config) if config.method.name in ENCODING else None,
         )
-        if method.searches:
-            raise MethodError(
-                f"method.name must be one that runs can fit: {method.name!r} searches for its workflows "
-                "(Method.search), which no command does yet"
-            )
+
+    def method(self, config: Config, on_fit: Ignore = ignore) -> Method:
+        """The method, fitted."""
+        use_threads(config)
+        method = self.unfitted(config)
+        if isinstance(method, Found):
+            method.spent = Search(self, config).fit(method, on_fit)
         if method.name not in UNTAUGHT:
             table = self.outcomes(config, on_fit)
             if isinstance(method, GraphFlow):
                 method.generator = self.generator(config, table)
             method.fit(table)
+            method.spent = spent(table, config.benchmark.name)
         return method
+
+    def search_left(self, config: Config) -> int:
+        """How many executions a searching method needs at most until it is fitted."""
+        method = self.unfitted(config)
+        return Search(self, config).left(method) if isinstance(method, Found) else 0
 
     def fit_dir(self, config: Config) -> RunDir:
         """Folder of the outcome table."""
@@ -265,7 +271,18 @@ class House:
         return of
 
     def executions_left(self, config: Config) -> dict[str, int]:
-        """How many training executions each benchmark still needs."""
+        """How many training executions each benchmark still needs.
+
+        Raises:
+            MethodError: They may take more calls of the model than any method is given for a benchmark.
+        """
+        for name, (_, examples) in self.training(config).items():
+            calls = sum(w.llm_calls(self.library) for e in examples for w in self.repertoire(config)(e.task))
+            if calls > config.trials.llm_calls:
+                raise MethodError(
+                    f"fit.train_tasks={config.fit.train_tasks} may take {calls:,} calls on {name}; "
+                    f"trials.llm_calls, which holds for every method, is {config.trials.llm_calls:,}"
+                )
         table, repertoire = open_table(self.fit_dir(config).path), self.repertoire(config)
         return {
             name: len(pairs_left(table, examples, repertoire, config.engine.seed))
@@ -361,23 +378,6 @@ class Lesson:
     about: Mapping[str, str] = field(default_factory=dict)
     wgraph: WGraph | None = None
     start: Generator | None = None
-
-
-@dataclass(frozen=True)
-class PairRunner:
-    """Runs (task, workflow) pairs on an executor, several workflows of one task at once."""
-
-    executor: Engine
-
-    def __call__(self, pairs: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
-        """One episode a pair, in order of completion."""
-        tasks, chosen, names = [], {}, {}
-        for task, workflow in pairs:
-            unique = f"{task.id}@{workflow.fingerprint}"
-            tasks.append(replace(task, id=unique))
-            chosen[unique], names[unique] = workflow, task.id
-        for episode in self.executor.run(tasks, lambda batch: [chosen[task.id] for task in batch]):
-            yield replace(episode, task_id=names[episode.task_id])
 
 
 def taught(config: BenchmarkConfig, name: str) -> BenchmarkConfig:

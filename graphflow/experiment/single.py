@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from graphflow.experiment.config import Config
-from graphflow.experiment.plan import UNTAUGHT
+from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.progress import Unit, WorkProgress, work_progress
 from graphflow.experiment.run import run_cell, table_row
+from graphflow.experiment.search import Search
 from graphflow.experiment.serve import House
 from graphflow.experiment.tables import COLUMNS, write_csv
+from graphflow.methods import NAMES, Method, MethodError
+from graphflow.methods.found import Found
+from graphflow.methods.notation import write_workflow
 from graphflow.wgraph.draw import draw
 
 
@@ -23,7 +28,7 @@ def run_single(config: Config, console: Console) -> dict[str, Any]:
     house = House()
     job = house.job(config)
     cell = Unit(f"{config.benchmark.name} {config.method.name}", house.tasks_left(job), config.benchmark.name)
-    learning = [] if job.run_dir.done or config.method.name in UNTAUGHT else learning_units(house, config)
+    learning = [] if job.run_dir.done else fitting_units(house, config)
     with work_progress([*learning, cell], console) as progress:
         learn(house, config, learning, progress)
         with progress.working_on(cell):
@@ -50,6 +55,32 @@ def train(config: Config, console: Console) -> dict[str, Any]:
     return generator.report
 
 
+def fit(config: Config, console: Console) -> Method:
+    """Fit a method, print what it found and what that has cost; runs of the same settings find it done.
+
+    Raises:
+        MethodError: The method learns nothing.
+    """
+    house, name = House(), config.method.name
+    if name in UNTAUGHT and name not in SEARCHING:
+        allowed = ", ".join(sorted(set(NAMES) - set(UNTAUGHT) | set(SEARCHING)))
+        raise MethodError(f"method.name: {name} learns nothing; methods that can be fitted are {allowed}")
+    units = fitting_units(house, config)
+    with work_progress(units, console) as progress:
+        learn(house, config, units, progress)
+        method = house.method(config)
+    if isinstance(method, Found):
+        place = Search(house, config).folder
+        for benchmark, workflow in method.best.items():
+            console.print(f"{benchmark}: {workflow.name}", highlight=False)
+            console.print(write_workflow(workflow), highlight=False, markup=False)
+    else:
+        place = house.fit_dir(config).path
+    console.print(_vertical({"on tasks of": config.benchmark.name, **asdict(method.spent)}))
+    console.print(f"kept in: {place}", highlight=False)
+    return method
+
+
 def show_wgraph(folder: Path, console: Console) -> list[Path]:
     """Print the merged graph and draw it as ``wgraph.svg`` and ``wgraph.png``."""
     wgraph = House().wgraph
@@ -66,11 +97,23 @@ def learning_units(house: House, config: Config) -> list[Unit]:
     return [Unit(f"{name} training", count, name, "training") for name, count in left.items() if count]
 
 
+def fitting_units(house: House, config: Config) -> list[Unit]:
+    """The executions that are left before the method can be fitted; those of a search at most."""
+    name, benchmark = config.method.name, config.benchmark.name
+    if name in SEARCHING:
+        left = house.search_left(config)
+        return [Unit(f"{benchmark} {name} search", left, benchmark, name)] if left else []
+    return [] if name in UNTAUGHT else learning_units(house, config)
+
+
 def learn(house: House, config: Config, units: list[Unit], progress: WorkProgress) -> None:
-    """Work the training executions off."""
+    """Work the executions off."""
     for unit in units:
         with progress.working_on(unit):
-            house.outcomes(config, lambda _: progress.advance(), only=unit.benchmark)
+            if unit.method in SEARCHING:
+                house.method(config, lambda _: progress.advance())
+            else:
+                house.outcomes(config, lambda _: progress.advance(), only=unit.benchmark)
 
 
 def _vertical(row: dict[str, Any]) -> Table:

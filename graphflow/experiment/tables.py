@@ -1,6 +1,7 @@
 """Tables: one row a cell, made from episodes and never from logs; written as CSV by temp file and rename.
 
-Definitions: ``metric`` is the mean score with its bootstrap interval over tasks; latency quantiles are of whole tasks,
+Definitions: ``metric`` is the mean score with its bootstrap interval over tasks; ``scoring`` is what gave the score,
+name and version (``strict-3``), and metrics of different ones are not comparable; latency quantiles are of whole tasks,
 from arrival to answer; ``retained_op_bytes`` is what keeping the operation state of every served request holds after
 the run (shared base and residuals once, plus each request's own), ``retained_dynamic_bytes`` the same for requests' own
 text.
@@ -29,6 +30,7 @@ COLUMNS = (
     "kv_scope",
     "n_tasks",
     "metric_name",
+    "scoring",
     "metric",
     "metric_lo",
     "metric_hi",
@@ -63,6 +65,7 @@ class CellNames:
     kv_mode: str
     kv_scope: str
     metric_name: str
+    scoring: str
     run_id: str
     commit: str
     machine: str
@@ -137,12 +140,14 @@ def is_result_table(path: Path) -> bool:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """Read a table.
+    """Read a table; in one from before there was a column ``scoring`` it is empty.
 
     Raises:
         ValueError: The columns are not exactly `COLUMNS`.
     """
-    frame = pd.read_csv(path, dtype={"commit": "str", "run_id": "str"}, keep_default_na=True)
+    frame = pd.read_csv(path, dtype={"commit": "str", "run_id": "str", "scoring": "str"}, keep_default_na=True)
+    if tuple(frame.columns) == tuple(name for name in COLUMNS if name != "scoring"):
+        frame.insert(COLUMNS.index("scoring"), "scoring", pd.Series(pd.NA, index=frame.index, dtype="str"))
     if tuple(frame.columns) != COLUMNS:
         missing, unknown = sorted(set(COLUMNS) - set(frame.columns)), sorted(set(frame.columns) - set(COLUMNS))
         raise ValueError(f"{path} must have the columns of a result table; missing {missing}, unknown {unknown}")

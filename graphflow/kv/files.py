@@ -88,6 +88,17 @@ class Folder:
             self._write(MANIFEST, manifest)
             self._tidy(name, old)
 
+    def prepare(self) -> None:
+        """Make the folder and see whether files can be written there.
+
+        Raises:
+            OSError: They cannot.
+        """
+        self._fs.makedirs(self._root, exist_ok=True)
+        probe = f".{uuid.uuid4().hex}.tmp"
+        self._write(probe, b"")
+        self._fs.rm_file(f"{self._root}/{probe}")
+
     def read(self, points_to: Callable[[bytes], str]) -> tuple[bytes, bytes]:
         """A manifest and the tensors that it names, of one and the same save.
 

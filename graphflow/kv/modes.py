@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -204,6 +205,19 @@ class KVConfig:
                 f"store_bytes must be 0 or at least 8 x tracked_paths = {8 * self.tracked_paths:,}, "
                 f"got {self.store_bytes:,}"
             )
+        for name in (
+            "density",
+            "dynamic_density",
+            "coverage",
+            "decay",
+            "hysteresis",
+            "rerun",
+            "exact_rows",
+            "max_error",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         for name in ("density", "dynamic_density", "coverage", "decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
@@ -221,6 +235,7 @@ class KVConfig:
                 f"control must be none unless paths have residuals (modes differential and no_pruning, scope path), "
                 f"got {self.control.value!r} in mode {self.mode.value}, scope {self.scope.value}"
             )
+        self.store = os.fspath(self.store)
         if self.store and not self.has_bases:
             raise ValueError(f"store must be empty in mode {self.mode.value}, which has no bases, got {self.store!r}")
 

@@ -95,6 +95,10 @@ class AFlow(Found):
         self.edit = Proposal(EDIT, partial(write_edit, library, max_llm_calls))
         self.propose(self.edit, scripted=scripted)
 
+    def executions(self, tasks: int) -> int:
+        """See `Found.executions`."""
+        return (self.rounds + 1) * self.repeats * tasks
+
     def search(self, trials: Trials) -> None:
         """Search on the validation tasks of one benchmark; ends with the best so far where the budget is spent.
 

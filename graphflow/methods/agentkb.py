@@ -68,8 +68,9 @@ class Entry:
 
 
 def _reason(task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:
-    """The script of a search text: the task's own first sentence."""
-    return StepOutput(re.split(r"(?<=[.!?])\s|\n", task.text.strip(), maxsplit=1)[0])
+    """The script of a search text: what the task asks, or its first sentence where it asks nothing."""
+    sentences = re.split(r"(?<=[.!?])\s|\n", task.text.strip())
+    return StepOutput(next((said for said in sentences if said.endswith("?")), sentences[0]))
 
 
 def _refine(task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:

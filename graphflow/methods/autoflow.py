@@ -105,6 +105,10 @@ class AutoFlow(Found):
         self.flow = Proposal(FLOW, partial(write_random_flow, library, max_llm_calls))
         self.propose(self.flow, scripted=scripted)
 
+    def executions(self, tasks: int) -> int:
+        """See `Found.executions`."""
+        return (self.epochs + 1) * tasks
+
     def search(self, trials: Trials) -> None:
         """Improve a flow on the validation tasks of one benchmark; ends with the best so far if the budget is spent.
 

@@ -14,7 +14,7 @@ from graphflow.errors import UnknownNameError, unknown_name
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.asking import Asking
 from graphflow.methods.proposing import MoreOperations, Proposal
-from graphflow.methods.trials import Trials
+from graphflow.methods.trials import Spent, Trials
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow
 
@@ -31,16 +31,16 @@ class Method(ABC):
         library: The operations.
         workflows: The repository's workflows by name.
         asking: How tasks are put to the backbone and answers read.
-        searches: Whether it is fitted by trying workflows out (`search`), not on outcomes alone.
         tools: Tools of its own operations, by operation.
         scripted: Its operations that a script writes in place of the model; results say so.
+        spent: What fitting it has cost on tasks of the benchmark that it serves.
     """
 
     name: ClassVar[str]
     asking: Asking = Asking()
-    searches: ClassVar[bool] = False
     tools: Mapping[str, Tool] = MappingProxyType({})
     scripted: tuple[str, ...] = ()
+    spent: Spent = Spent()
 
     def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
         self.library, self.workflows = library, dict(workflows)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -18,19 +19,21 @@ from graphflow.wgraph.workflow import Workflow, validate
 
 
 class Found(Method):
-    """Builds what its search found. Subclasses override `search` and call `keep` at its end.
+    """Builds what its search found. Subclasses override `search`, which calls `keep` at its end, and `executions`.
 
     Attributes:
         best: The workflow of each benchmark.
         history: Everything that was tried for it, ready for JSON.
     """
 
-    searches: ClassVar[bool] = True
-
     def __init__(self, library: Library, workflows: Mapping[str, Workflow]) -> None:
         super().__init__(library, workflows)
         self.best: dict[str, Workflow] = {}
         self.history: dict[str, Sequence[Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def executions(self, tasks: int) -> int:
+        """Executions of a workflow on a task that a search over so many tasks makes at most."""
 
     def first(self, task: Task) -> Workflow:
         """The workflow of one call that is made for a task's kind: where a search starts.
@@ -68,16 +71,20 @@ class Found(Method):
             (place / f"{benchmark}.yaml").write_text(yaml.safe_dump(workflow.to_dict(), sort_keys=False))
             (place / f"{benchmark}.json").write_text(json.dumps(self.history[benchmark], indent=1) + "\n")
 
-    def load(self, folder: str | Path) -> None:
+    def load(self, folder: str | Path, benchmark: str = "") -> None:
         """Read what `save` wrote.
+
+        Args:
+            folder: Given to `save`.
+            benchmark: Read this one only; empty reads all.
 
         Raises:
             MethodError: There is nothing in the folder.
             WorkflowError: A workflow does not fit the library.
         """
-        files = sorted(Path(folder).glob("*.yaml"))
+        files = sorted(Path(folder).glob(f"{benchmark or '*'}.yaml"))
         if not files:
-            raise MethodError(f"method {self.name!r}: no <benchmark>.yaml in {folder}; fit it first")
+            raise MethodError(f"method {self.name!r}: no {benchmark or '<benchmark>'}.yaml in {folder}; fit it first")
         for file in files:
             workflow = Workflow.from_dict(strict.read_yaml(file))
             validate(workflow, self.library)

@@ -31,17 +31,20 @@ class TrialConfig:
     """Caps on what fitting a method may cost on one benchmark.
 
     Attributes:
-        tasks: Validation tasks that a search may look at, 1 or more (64 in AutoFlow's and AFlow's reductions).
+        tasks: Validation tasks that a search may look at, 1 or more (32 is our choice; AFlow's validation part of GSM8K
+            has 264).
         llm_calls: Language-model calls, proposals among them, 1 or more.
         tokens: Tokens run through the model or generated, 0 or more; 0 is no cap.
+        refit: Whether to search even where the package has a result of the same search.
 
     Raises:
         ValueError: A number is out of range.
     """
 
-    tasks: int = 64
+    tasks: int = 32
     llm_calls: int = 20_000
     tokens: int = 0
+    refit: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("tasks", 1), ("llm_calls", 1), ("tokens", 0)):

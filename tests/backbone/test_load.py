@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from graphflow.backbone.compat import UnsupportedModelError, check_family
-from graphflow.backbone.load import BackboneConfig, BackboneError, load_backbone
+from graphflow.backbone.load import Backbone, BackboneConfig, BackboneError, load_backbone
+from graphflow.backbone.turns import MINI
+from graphflow.engine.fidelity import exact_logits
 from graphflow.errors import UnknownNameError
 from graphflow.kv import UnsupportedRopeError
 from tests.tiny import COMMON, FAMILIES, tiny_backbone, tiny_model, tiny_tokenizer
@@ -58,6 +60,21 @@ def test_other_families_and_moving_frequencies_are_refused():
 
     with pytest.raises(UnsupportedRopeError, match="dynamic"):
         rope_of(model)
+
+
+def test_windows_that_the_masks_do_not_have_are_refused():
+    """Mistral's layers all slide where it has a window; without one its logits are the model's own."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    with pytest.raises(UnsupportedModelError, match="sliding_window must be null for model_type 'mistral'.* got 16"):
+        check_family(MistralConfig(**COMMON, sliding_window=16))
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**{**COMMON, "initializer_range": 0.3}, sliding_window=None)).eval()
+    ids = [index % 20 + 8 for index in range(40)]
+    backbone = Backbone("mistral", model, tiny_tokenizer(), MINI)
+    with torch.inference_mode():
+        want = model(torch.tensor([ids])).logits[0]
+    assert torch.allclose(exact_logits(backbone, ids, len(ids)), want, atol=1e-5)
 
 
 def test_real_configuration_classes_build_at_tiny_size():

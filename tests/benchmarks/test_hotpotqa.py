@@ -1,5 +1,6 @@
 """HotpotQA scoring by hand and on real rows."""
 
+import json
 import warnings
 
 import pytest
@@ -39,6 +40,19 @@ def test_score(answer, reference, f1, em, aflow):
     assert hotpot_f1(answer, reference) == pytest.approx(f1)
     assert hotpot_em(answer, reference) == em
     assert aflow_hotpot_f1(answer, reference) == pytest.approx(aflow)
+
+
+@pytest.mark.parametrize(("scoring", "exact"), [("strict", 3), ("aflow", 2)])
+def test_exact_matches_are_counted_beside_f1(tmp_path, scoring, exact):
+    (tmp_path / "hotpotqa").mkdir()
+    row = {"_id": "a", "question": "Q?", "answer": "Danube", "context": [["A", ["One."]]]}
+    (tmp_path / "hotpotqa" / "hotpot_dev_distractor_v1.json").write_text(json.dumps([row]))
+    benchmark = build_benchmark(BenchmarkConfig(name="hotpotqa", data_dir=str(tmp_path), scoring=scoring))
+    (example,) = benchmark.examples("test")
+    assert benchmark.statistics() == {"answers": 0, "exact_matches": 0}
+    # A sentence before the answer is part of it for AFlow; F1 alone gives "river Danube" points.
+    benchmark.score_many([example] * 4, ["the Danube", "Danube.", "It is long.\nAnswer: Danube", "river Danube"])
+    assert benchmark.statistics() == {"answers": 4, "exact_matches": exact}
 
 
 def test_every_real_row(real_benchmark):

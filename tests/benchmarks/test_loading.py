@@ -55,7 +55,9 @@ def test_task_holds_the_question_and_the_format_but_not_the_answer(local):
 
 
 def test_errors_name_the_file_the_row_and_the_field(local):
-    with pytest.raises(BenchmarkError, match="lacks gsm8k/train.jsonl; .*openai/gsm8k"):
+    with pytest.raises(BenchmarkError, match="must be a folder that holds gsm8k/test.jsonl, got '.*absent'"):
+        gsm8k(local / "absent").examples("test")
+    with pytest.raises(BenchmarkError, match="lacks gsm8k/train.jsonl; .*openai/gsm8k.*fit.split=validation"):
         gsm8k(local).examples("train")
     write_rows(local, [{"question": "q", "answer": "#### 1"}, {"question": "q", "reply": "#### 1"}])
     with pytest.raises(BenchmarkError, match="row 2: field 'answer' is missing, there are question, reply"):
@@ -66,7 +68,9 @@ def test_errors_name_the_file_the_row_and_the_field(local):
     write_rows(local, [{"question": "q", "answer": "one"}])
     with pytest.raises(BenchmarkError, match="must end in '#### number'"):
         gsm8k(local).examples("test")
-    for text, message in (("{", "is not one JSON object a line"), ("", "must hold one or more"), ("[1]", "objects")):
+    broken = "is not one JSON object a line \\(line 3\\): Expecting"
+    row = '{"question": "q", "answer": "#### 1"}'
+    for text, message in ((f"{row}\n\n{row[:-1]},\n", broken), ("", "must hold one or more"), ("[1]", "objects")):
         (local / "gsm8k" / "test.jsonl").write_text(text)
         with pytest.raises(BenchmarkError, match=message):
             gsm8k(local).examples("test")
@@ -80,7 +84,9 @@ def test_without_the_hub_the_error_names_both_ways_out(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(BenchmarkError, match="access to the hub, or set benchmark.data_dir"):
+    with pytest.raises(
+        BenchmarkError, match=r"\(ConnectionError: no route\): give access to the hub, or set benchmark.d"
+    ):
         build_benchmark(BenchmarkConfig(name="gsm8k")).examples("test")
 
 
@@ -98,6 +104,10 @@ def test_hub_rows_are_read_over_all_configs_and_splits(monkeypatch):
     assert [example.reference for example in examples] == list("1234567")
     assert asked[0] == ("EleutherAI/hendrycks_math", "algebra", "train")
     assert (examples[0].task.level, examples[0].task.family) == (3, "Algebra")
+    with pytest.raises(
+        BenchmarkError, match="^openai/gsm8k test, row 1: field 'question' is missing, there are problem"
+    ):
+        build_benchmark(BenchmarkConfig(name="gsm8k")).examples("test")
 
 
 def test_unknown_names_and_values():
@@ -158,8 +168,12 @@ def test_original_forms_of_files_are_read(tmp_path):
     (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(packed)
     benchmark = build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path)))
     assert [len(benchmark.examples(split)) for split in ("train", "validation", "test")] == [1, 1, 4]
-    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(b"plain")
-    with pytest.raises(BenchmarkError, match="is not a gzip file"):
+    for broken in (b"plain", packed[:-9], packed[:40] + b"\xff" * 40 + packed[80:]):
+        (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(broken)
+        with pytest.raises(BenchmarkError, match="HumanEval.jsonl.gz is not a whole gzip file"):
+            build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path))).examples("test")
+    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p"}'))
+    with pytest.raises(BenchmarkError, match="^humaneval/HumanEval.jsonl.gz, row 1: field 'entry_point' is missing"):
         build_benchmark(BenchmarkConfig(name="humaneval", data_dir=str(tmp_path))).examples("test")
 
 
@@ -344,7 +358,7 @@ def test_hotpotqa_reads_both_forms_of_its_context_and_refuses_others(tmp_path):
 def test_files_in_another_encoding_or_form_are_refused(local):
     file = local / "gsm8k" / "test.jsonl"
     file.write_bytes('{"question": "caf\u00e9", "answer": "#### 1"}'.encode("latin-1"))
-    with pytest.raises(BenchmarkError, match="is not one JSON object a line: 'utf-8' codec"):
+    with pytest.raises(BenchmarkError, match=r"is not one JSON object a line \(line 1\): 'utf-8' codec"):
         gsm8k(local).examples("test")
     file.write_bytes(b"\xef\xbb\xbf" + b'{"question": "q", "answer": "#### 1"}\r\n' * 5)  # a byte order mark, CRLF
     assert len(gsm8k(local).examples("test")) == 4
@@ -358,7 +372,9 @@ def test_files_in_another_encoding_or_form_are_refused(local):
         build_benchmark(BenchmarkConfig(name="mbpp", data_dir=str(local))).examples("test")
 
 
-@pytest.mark.parametrize("failure", ["ConnectError", "DatasetNotFoundError", "ValueError", "TimeoutError"])
+@pytest.mark.parametrize(
+    "failure", ["ConnectError", "DatasetNotFoundError", "ValueError", "TimeoutError", "RuntimeError"]
+)
 def test_whatever_keeps_the_hub_away_the_error_names_both_ways_out(monkeypatch, failure):
     import datasets
     import httpx
@@ -367,7 +383,8 @@ def test_whatever_keeps_the_hub_away_the_error_names_both_ways_out(monkeypatch, 
         "ConnectError": httpx.ConnectError("no name"),
         "DatasetNotFoundError": datasets.exceptions.DatasetNotFoundError("gated"),
         "ValueError": ValueError("BuilderConfig 'main' not found"),
-        "TimeoutError": TimeoutError("slow"),
+        "TimeoutError": TimeoutError(),
+        "RuntimeError": RuntimeError("Dataset scripts are no longer supported, but found gsm8k.py\nmore"),
     }
 
     def refuse(*arguments, **options):

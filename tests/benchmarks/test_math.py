@@ -210,6 +210,12 @@ def test_without_isolation_aflow_is_refused(monkeypatch):
         MathJudge().equal("aflow", "1", "2")
 
 
+def test_a_process_that_cannot_start_is_told_from_a_slow_one(monkeypatch):
+    monkeypatch.setattr("graphflow.benchmarks.math_judge.library_folders", list)
+    with pytest.raises(SandboxError, match="ended with code 1; it needs sympy, mpmath, math_verify"):
+        MathJudge().equal("strict", "1", "x")
+
+
 @pytest.mark.slow  # starts a process
 def test_without_isolation_strict_works(monkeypatch):
     monkeypatch.setattr("graphflow.benchmarks.math_judge.bubblewrap_problem", lambda bwrap: "bwrap is broken")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from graphflow.backbone.load import BackboneError
+from graphflow.backbone.load import Backbone, BackboneError
 from graphflow.backbone.turns import FORMATS
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.session import Session, load
 from graphflow.errors import UnknownNameError
 from graphflow.kv import KVConfig, StateMode, StoreMismatchError
+from graphflow.paths import ASSETS
 from tests.tiny import FAMILIES, tiny_backbone, tiny_model, tiny_tokenizer
 
 OPERATIONS = {"write": "write the answer one two three four", "check": "check the answer five six seven"}
@@ -135,3 +136,35 @@ def test_what_is_wrong_is_said(tmp_path):
         session("stateful").run(TEXTS, [])
     with pytest.raises(ValueError, match="mode must be one with bases to be saved, got prefix"):
         session("prefix").save(tmp_path / "store")
+
+
+def test_a_single_string_is_no_list_of_texts():
+    session = Session(tiny_backbone(), {"draft": "Write it."})
+    with pytest.raises(ValueError, match="texts must be a list of strings, got 'What now'"):
+        session.run("What now", ["draft"])
+    with pytest.raises(ValueError, match="path must be a list of strings, got 'draft'"):
+        session.run(["What now"], "draft")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_served(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"kv.store must be a folder that can be written, got .*file"):
+        Session(tiny_backbone(), {"draft": "Write it."}, KVConfig(store=tmp_path / "file"))
+    Session(tiny_backbone(), {"draft": "Write it."}, KVConfig(store=tmp_path / "new" / "store"))
+    assert list((tmp_path / "new" / "store").iterdir()) == [], "looking leaves nothing behind"
+
+
+def test_a_store_of_another_window_is_refused(tmp_path):
+    wide, narrow = tiny_backbone("gemma2"), tiny_model("gemma2")
+    session = Session(wide, {"draft": "Write it."}, KVConfig("no_pruning", min_observations=1))
+    session.run(["One.", "Two."], ["draft"])
+    session.save(tmp_path)
+    narrow.config.sliding_window += 1
+    other = Backbone(wide.name, narrow, wide.tokenizer, wide.turns)
+    with pytest.raises(StoreMismatchError, match="fingerprint"):
+        Session(other, {"draft": "Write it."}, KVConfig("no_pruning", min_observations=1, store=tmp_path))
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="device must be a torch device such as cpu or cuda:0, got 'banana'"):
+        load(ASSETS / "qwen-mini", device="banana")

@@ -32,6 +32,7 @@ def row(artefact: str, benchmark: str, method: str, mode: str, scope: str, metri
         "kv_scope": scope,
         "n_tasks": 40,
         "metric_name": METRICS.get(benchmark, "accuracy"),
+        "scoring": "strict-4",
         "metric": metric,
         "metric_lo": max(metric - 0.14, 0),
         "metric_hi": min(metric + 0.13, 1),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from graphflow.backbone.load import Backbone
@@ -16,6 +17,7 @@ from graphflow.cli import WRONG, main
 from graphflow.engine.episode import Episode, StepRecord
 from graphflow.experiment.compose import compose
 from graphflow.experiment.experiments import EXPERIMENTS, experiment
+from graphflow.experiment.kv import figures
 from graphflow.experiment.kv.bars import BARS, bars
 from graphflow.experiment.kv.codecs import equal_divergence
 from graphflow.experiment.kv.horizon import chain, lengths
@@ -102,6 +104,21 @@ def test_kv_codecs(run) -> None:
     assert sparse["kl_mean"] > all_kept["kl_mean"]
     assert frame["prefill_tokens"].nunique() == 1, "all on the same contexts, and request scope saves no prefill"
     assert (run.folder / "kv_codecs_equal_kl.csv").exists()
+
+
+def test_a_control_that_served_nothing_is_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "save", lambda figure, file: drawn.append(figure) or file)
+    common = {"backbone": "b", "kind": "plain", "benchmark": "m", "op_bytes_a_task": 10.0, "kl_mean": 0.1}
+    common |= {"greedy_agreement": 1.0, "requests": 1}
+    rows = [
+        {"label": "own", "control": "none", "fallback_rate": 0.5},
+        {"label": "exact", "control": "none", "fallback_rate": 1.0},
+        {"label": "zero", "control": "zero", "fallback_rate": 0.5},
+        {"label": "other path", "control": "other_path", "fallback_rate": 1.0},
+    ]
+    figures.draw_codecs(pd.DataFrame([{**common, **row} for row in rows]), tmp_path)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["own", "exact", "zero"]
 
 
 def test_similarity(run) -> None:

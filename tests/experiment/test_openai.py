@@ -16,11 +16,11 @@ from graphflow.experiment.fit import open_table
 from graphflow.experiment.run import Job
 from graphflow.experiment.serve import House
 from graphflow.experiment.single import run_single
-from graphflow.methods import NAMES, MethodConfig, build_method
+from graphflow.methods import NAMES
 from tests.chat import Chat, Reply
 
 SMALL = ("tracking=none", "engine.sandbox.allow_unisolated=true", "machine.threads=1", "kv=stateful", "warmup=0")
-FIT = ("fit.benchmarks=[mini-gsm8k]", "fit.train_tasks=5", "generator.epochs=1")
+FIT = ("fit.benchmarks=[mini-gsm8k]", "fit.train_tasks=5", "generator.epochs=1", "trials.tasks=2")
 KEY = "sk-very-secret-0123456789"
 
 
@@ -43,18 +43,11 @@ def run_dir(overrides: list[str]):
     return House().job(compose(overrides)).run_dir
 
 
-def running() -> list[str]:
-    """The methods that do not search."""
-    house = House()
-    built = [build_method(MethodConfig(name), house.library, house.workflows) for name in NAMES]
-    return [method.name for method in built if not method.searches]
-
-
 SCRIPTED = ("metagpt", "llmcompiler", "taskweaver", "agentkb")
 
 
 @pytest.mark.parametrize(
-    ("method", "turns"), [*((name, "chat") for name in running()), *((name, "mini") for name in SCRIPTED)]
+    ("method", "turns"), [*((name, "chat") for name in NAMES), *((name, "mini") for name in SCRIPTED)]
 )
 def test_every_method_runs(method: str, turns: str, tmp_path: Path) -> None:
     """As it asks real models; and where scripts write plans, as it asks the mini ones."""

@@ -22,7 +22,7 @@ def test_a_cell_runs_once_and_gives_a_row(tmp_path: Path) -> None:
     assert served == ["t3", "t2", "t1", "t0"]
     assert [episode.task_id for episode in seen] == served
     row = table_row(work, "main_table")
-    assert (row["n_tasks"], row["metric"], row["metric_name"]) == (4, 1.0, "pass@1")
+    assert (row["n_tasks"], row["metric"], row["metric_name"], row["scoring"]) == (4, 1.0, "pass@1", "strict-4")
     assert row["retained_op_bytes"] == 104 + 4 * 100  # the store after the fourth task, and each request's own
     assert row["run_id"] == work.run_id
 
@@ -37,7 +37,8 @@ def test_the_record_is_there_before_anything_is_computed(tmp_path: Path) -> None
     def open_server() -> object:
         record = work.run_dir.record
         assert record["config"]["kv"]["mode"] == "differential"
-        assert record["facts"] == {"repository": "r"}
+        assert record["facts"] == {"repository": "r", "benchmark_version": 4}
+        assert record["scoring"] == "strict-4"
         assert record["seeds"] == {"engine": 0, "benchmark": 42}
         assert record["packages"]["transformers"]
         assert not (work.run_dir.path / "episodes.jsonl").exists()

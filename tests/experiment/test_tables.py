@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from graphflow.experiment.paper import paper_value
+from graphflow.experiment.report import write_report
 from graphflow.experiment.tables import COLUMNS, CellNames, headline, read_csv, summarise, write_csv
 from tests.experiment import fakes
 
 EXPECTED = """
-artefact backbone benchmark method kv_mode kv_scope n_tasks metric_name metric metric_lo metric_hi p50_s p90_s p99_s
-llm_calls prefill_tokens reused_tokens output_tokens retained_op_bytes retained_dynamic_bytes resident_peak_bytes
-fallback_rate kl_mean greedy_agreement run_id commit machine paper_value
+artefact backbone benchmark method kv_mode kv_scope n_tasks metric_name scoring metric metric_lo metric_hi
+p50_s p90_s p99_s llm_calls prefill_tokens reused_tokens output_tokens retained_op_bytes retained_dynamic_bytes
+resident_peak_bytes fallback_rate kl_mean greedy_agreement run_id commit machine paper_value
 """
-NAMES = CellNames("main_table", "qwen-mini", "mini-mbpp", "graphflow", "differential", "path", "pass@1", "r", "c", "m")
+NAMES = CellNames(
+    "main_table", "qwen-mini", "mini-mbpp", "graphflow", "differential", "path", "pass@1", "strict-4", "r", "c", "m"
+)
 
 
 def test_columns_are_exactly_those_of_the_design() -> None:
@@ -68,6 +72,17 @@ def test_csv_there_and_back(tmp_path: Path) -> None:
     assert len(frame) == 25
     assert frame["run_id"].iloc[0] == "0" * 12
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_table_without_scoring_is_read(tmp_path: Path) -> None:
+    rows = fakes.tables()["main_table"].to_dict("records")
+    file = write_csv(tmp_path / "main_table.csv", rows)
+    assert set(read_csv(file)["scoring"]) == {"strict-4"}
+    pd.read_csv(file).drop(columns="scoring").to_csv(tmp_path / "old.csv", index=False)
+    old = read_csv(tmp_path / "old.csv")
+    assert tuple(old.columns) == COLUMNS and old["scoring"].isna().all()
+    assert "strict" not in write_report(tmp_path / "old.html", {"main_table": old}, [], "x").read_text()
+    assert "strict-4" in write_report(tmp_path / "new.html", {"main_table": read_csv(file)}, [], "x").read_text()
 
 
 def test_another_csv_is_refused(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def job(runs_dir: str, tasks: int, pause: float, served: list[str]) -> Job:
             peak_bytes=lambda: 1000,
         )
 
-    return Job(config, {"repository": "r"}, open_server, "pass@1")
+    return Job(config, {"repository": "r", "benchmark_version": 4}, open_server, "pass@1")
 
 
 def main() -> None:

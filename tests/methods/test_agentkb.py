@@ -175,7 +175,7 @@ def test_calls_are_the_models_or_scripts():
     assert scripted.scripted == ("kb_reason", "kb_refine")
     assert scripted.asking.library(LIBRARY)["kb_reason"].kind is Kind.TOOL
     task = Task("x", "b", "gsm8k", "Ann has 2.5 apples. How many?")
-    assert scripted.tools["kb_reason"](task, [], ToolBox()).text == "Ann has 2.5 apples."
+    assert scripted.tools["kb_reason"](task, [], ToolBox()).text == "How many?"
     found = StepOutput("Similar task: a\nExperience: run solved it.\nSimilar task: b\nExperience: cot solved it.")
     assert scripted.tools["kb_refine"](task, [found], ToolBox()).text == "run solved it."
 
@@ -211,3 +211,17 @@ def test_on_a_backbone_suggestions_stand_before_the_first_call(scripted):
             assert steps["kb_advice"].texts == ("both solved it.",)
             prompts = {name: len(executor.backbone.encode(f"{library[name].prompt}")) for name in read}
             assert read["write"] - prompts["write"] > read["fix"] - prompts["fix"], "the suggestions are read once"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Ann has 3 pens. She buys 2. How many pens has she?", "How many pens has she?"),
+        ("Lia was born in 1942.\nQuestion: When was Lia born?", "Question: When was Lia born?"),
+        ("Find x. Write it in a box.", "Find x."),
+    ],
+)
+def test_the_script_searches_for_what_is_asked(text: str, said: str):
+    method = AgentKB(LIBRARY, {}, HashingEncoder(128), scripted=True)
+    task = Task("t", "b", "gsm8k", text)
+    assert method.tools["kb_reason"](task, [StepOutput(text)], ToolBox()).text == said

@@ -4,12 +4,14 @@ import pytest
 
 from graphflow.engine.episode import Task
 from graphflow.experiment.compose import compose
+from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.serve import House
 from graphflow.generator.features import FeatureConfig
 from graphflow.generator.generator import Generator, GeneratorConfig
 from graphflow.generator.model import ModelConfig
 from graphflow.generator.outcomes import OutcomeTable
-from graphflow.methods import NAMES, MethodConfig, MethodError, build_method
+from graphflow.methods import NAMES, Method, MethodConfig, MethodError, build_method
+from graphflow.methods.found import Found
 from graphflow.paths import CONF
 from graphflow.wgraph.library import load_operations, load_workflows
 from graphflow.wgraph.wgraph import merge
@@ -133,11 +135,10 @@ def test_random_over_the_repository_keeps_to_the_kind() -> None:
         assert "code_generate" not in {step.op for step in workflow.steps}
 
 
-@pytest.mark.parametrize("name", ["aflow", "autoflow"])
-def test_runs_refuse_methods_that_search(name: str) -> None:
-    assert build(name).searches
-    with pytest.raises(MethodError, match=f"method.name must be one that runs can fit: '{name}' searches"):
-        House().method(compose([f"method={name}"]))
+def test_the_experiments_know_which_methods_search_and_which_learn_from_outcomes() -> None:
+    assert {name for name in NAMES if isinstance(build(name), Found)} == set(SEARCHING)
+    taught = {name for name in NAMES if type(build(name)).fit is not Method.fit}
+    assert taught == set(NAMES) - set(UNTAUGHT)
 
 
 def test_a_run_asks_the_model_of_a_real_backbone_and_a_script_for_a_mini_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """The planner against the engine: tasks are served in every state mode, and what it kept is set beside the plan.
 
 The plan knows the tokens of the stateful run alone. In other modes the engine may write other outputs, of other
-lengths; what that alone changes shows in the text of requests.
+lengths: that shows in the text of requests, and where it changes who comes before a path is learned, in their operation
+state.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from graphflow.engine.config import EngineConfig
 from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.capacity.config import load
 from graphflow.experiment.capacity.replay import Replay, evenly
 from graphflow.experiment.capacity.traffic import measured
-from graphflow.experiment.compose import compose
+from graphflow.experiment.compose import ConfigError, compose
 from graphflow.experiment.config import Config
 from graphflow.experiment.run import scope_of
 from graphflow.experiment.serve import House, use_threads
@@ -24,6 +26,12 @@ from graphflow.experiment.tables import state_label
 from graphflow.kv import KVConfig
 
 CATEGORIES = ("store", "operation", "text")
+SCHEDULE = (
+    "scheduler",
+    "prefill_chunk",
+    "memory_bytes",
+    "arrivals",
+)  # settings of the engine that `order` does not know
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,14 @@ def check(config: Config, workflow: str, states: Sequence[KVConfig]) -> list[Che
         config: Backbone, benchmark (with its limit) and engine.
         workflow: Name of the workflow.
         states: State modes; the first must be stateful.
+
+    Raises:
+        ConfigError: Settings of the engine under which steps join in another order than the planner's.
     """
+    for name in SCHEDULE:
+        given, allowed = getattr(config.engine, name), getattr(EngineConfig(), name)
+        if given != allowed:
+            raise ConfigError(f"engine.{name} must be {allowed!r} to check capacity, got {given!r}")
     house, found = House(), []
     use_threads(config)
     chosen, tasks = house.workflows[workflow], [example.task for example in house.examples(config)]
@@ -65,7 +80,8 @@ def check(config: Config, workflow: str, states: Sequence[KVConfig]) -> list[Che
         place = {task.id: number for number, task in enumerate(tasks)}
         requests = requests or measured(sorted(episodes, key=lambda episode: place[episode.task_id]), prompts)
         judges = [op.name for op in house.library.operations.values() if op.judge]
-        replay = Replay(kv, executor.store.shape, prompts, judges, config.engine.concurrency, config.engine.max_batch)
+        engine = config.engine
+        replay = Replay(kv, executor.store.shape, prompts, judges, engine.concurrency, engine.max_batch, engine.gather)
         planned, held = replay.serve(requests), executor.store_bytes()
         real = {
             "store": held.base + held.residual,

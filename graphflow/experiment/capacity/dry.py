@@ -7,8 +7,8 @@ often guards hold is assumed, by `Assumptions`. Contexts branch, join and are sk
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from graphflow.backbone.turns import TurnFormat
 from graphflow.engine.call import SELECTS
@@ -21,7 +21,7 @@ from graphflow.experiment.capacity.traffic import Call, Request
 from graphflow.kv import Context
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Kind
-from graphflow.wgraph.workflow import Step, Workflow
+from graphflow.wgraph.workflow import TASK, Step, Workflow
 
 
 @dataclass
@@ -105,7 +105,7 @@ class DryWalk:
     def request(self, task: Task, workflow: Workflow) -> Request:
         """The traffic of one task."""
         root = Place(Context(), length=self.count(self.turns.write_task(task.text)))
-        job, rounds = Job(task, workflow, 0.0, 0.0, root, False), []
+        job, calls, places = Job(task, workflow, 0.0, 0.0, root, False), [], dict[str, int]()
         while not job.done:
             ready = job.ready()
             tools = [step for step in ready if self.library[step.op].kind is not Kind.LLM]
@@ -113,10 +113,12 @@ class DryWalk:
                 job.finish(step, [self._result(job, step)], StepRecord(step.id, step.op))
             if ready and not tools:
                 asked = [(step, *self._call(job, step)) for step in ready]  # all of them before one is finished
-                rounds.append(tuple(call for _, call, _, _ in asked))
                 for step, call, place, heads in asked:
+                    after = tuple(sorted(_waits(step, workflow, places)))
+                    places[step.id] = len(calls)
+                    calls.append(replace(call, after=after))
                     job.finish(step, self._outputs(job, step, call, place, heads), StepRecord(step.id, step.op))
-        return Request(root.length, tuple(rounds))
+        return Request(root.length, tuple(calls))
 
     def _result(self, job: Job, step: Step) -> Value:
         """What a tool or a control step hands on."""
@@ -149,3 +151,14 @@ class DryWalk:
         whole = call.before + self.prompts[call.op] + length - 1
         places = (Place(context, (), place, whole, self._closing, length) for _ in range(step.samples))
         return [Value(output, after) for after in places]
+
+
+def _waits(step: Step, workflow: Workflow, places: Mapping[str, int]) -> set[int]:
+    """Calls that a step waits for, by their places; through tools and skipped steps, those that these wait for."""
+    found = set[int]()
+    for name in {*step.inputs, *([step.when.step] if step.when else [])} - {TASK}:
+        if name in places:
+            found.add(places[name])
+        else:
+            found |= _waits(workflow.step(name), workflow, places)
+    return found

@@ -1,23 +1,25 @@
 """Serves traffic to an operation store without a model, and counts the bytes of a backbone that is not there.
 
 Which prompts run and which paths get a residual is decided by the store itself, over KV of two channels: its decisions
-depend on counts alone. What each thing takes is asked of the store and its codec on one layer of the true shape, times
-the layers; what they keep is of one size whatever the values are. So bitmaps, scales and rounding are those of the real
-thing, and no formula is written twice (our choice).
+depend on counts alone, and on the order of calls (`order`). What each thing takes is asked of the store and its codec
+on one layer of the true shape, times the layers; what they keep is of one size whatever the values are. So bitmaps,
+scales and rounding are those of the real thing, and no formula is written twice (our choice).
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
 
+from graphflow.experiment.capacity.order import Flight, Slots, Under, ticks
 from graphflow.experiment.capacity.traffic import Call, Request
 from graphflow.kv import KVConfig, KVShape, OperationStore, Rope, StateMode
 from graphflow.kv.modes import Allocation, Control, Weighting
+from graphflow.kv.paths import Key
 
 PLANNED = ("stateful", "stateful_int8", "stateful_int4", "stateless", "differential", "no_pruning")
 MOMENTS = 8  # bytes an entry of what is learned of a path: float32 mean and sum of squares
@@ -32,7 +34,7 @@ class Footprint:
         operation: Operation state that the requests keep of their own, all of them together.
         text: KV of the requests' own text, all of them together.
         resident: Most held at a moment: store, decoded segments, what is being learned, requests in flight.
-        batch: The dense cache of the largest batch besides that, where every row is as long as the longest.
+        batch: The dense cache of the batch besides that, at its largest; every row is as long as the longest.
         prefill: Prompt and text tokens that ran through the model.
         reused: Prompt and context tokens that did not.
     """
@@ -82,13 +84,16 @@ def _noise(shape: KVShape, tokens: int) -> torch.Tensor:
 
 
 @dataclass
-class _Live:
-    """A request in flight."""
+class _Held:
+    """What a request in flight keeps.
 
-    left: deque[tuple[Call, ...]]
-    operation: int = 0
-    text: int = 0
-    keys: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    Attributes:
+        nbytes: Bytes of text and operation state of its own.
+        keys: Paths whose residual it refers to.
+    """
+
+    nbytes: int = 0
+    keys: set[Key] = field(default_factory=set)
 
 
 class Replay:
@@ -99,8 +104,9 @@ class Replay:
         shape: Shape and dtype of the backbone's KV.
         prompts: Tokens of every operation's segment by name; all of them have a base.
         judges: Operations that judge.
-        concurrency: Requests in flight.
-        max_batch: Rows of one decode batch.
+        concurrency: Requests in flight at most.
+        max_batch: Rows of the running batch at most.
+        gather: See `EngineConfig.gather`.
         sizes: Those of another replay with the same settings and shape, to save measuring them again.
 
     Raises:
@@ -115,12 +121,13 @@ class Replay:
         judges: Iterable[str] = (),
         concurrency: int = 16,
         max_batch: int = 32,
+        gather: float = 0.5,
         sizes: Sizes | None = None,
     ) -> None:
         check_planned(kv)
         kv = replace(kv, saliency=Weighting.NONE)  # weights decide which entries are kept, not how many
         self.kv, self.prompts, self.judges = kv, prompts, frozenset(judges)
-        self.concurrency, self.max_batch = concurrency, max_batch
+        self.concurrency, self.max_batch, self.gather = concurrency, max_batch, gather
         self.sizes, self._probe = sizes or Sizes(kv, shape), KVShape(1, 1, 2, torch.float32)
         self.store = OperationStore(kv, Rope(torch.zeros(1)), self._probe)
         self._kv = {op: torch.zeros(self._probe.of(length)) for op, length in prompts.items()}
@@ -129,45 +136,45 @@ class Replay:
 
     def serve(self, requests: Iterable[Request]) -> Footprint:
         """Serves requests and gives the bytes that they left; what the store learned stays for the next ones."""
-        waiting, live, done = deque(requests), list[_Live](), list[_Live]()
+        live, coming = dict[Under, _Held](), dict[Flight, _Held]()
         counts: Counter[str] = Counter()
-        resident = batch = 0
-        while waiting or live:
-            while waiting and len(live) < self.concurrency:
-                request = waiting.popleft()
-                counts["prefill"] += request.task
-                live.append(_Live(deque(request.rounds), text=self.sizes.dense(request.task)))
-            calls = [(one, call) for one in live if one.left for call in one.left.popleft()]
-            plans = [self.store.plan(call.op, call.path, call.op in self.judges) for _, call in calls]
-            for (one, call), plan in zip(calls, plans, strict=True):
-                self._finish(one, call, plan.stored, counts)
-            resident = max(resident, self._held(live) + sum(one.operation + one.text for one in live))
-            batch = max(batch, self._batch([call for _, call in calls]))
-            done += [one for one in live if not one.left]
-            live = [one for one in live if one.left]
+        slots, resident = Slots(self.prompts), 0
+        for tick in ticks(requests, self.concurrency, self.max_batch, self.gather):
+            for one in tick.admitted:
+                live[one] = _Held(self.sizes.dense(one.request.task))
+                counts.update(prefill=one.request.task, text=live[one].nbytes)
+            plans = [self.store.plan(f.call.op, f.call.path, f.call.op in self.judges) for f in tick.joined]
+            for flight, plan in zip(tick.joined, plans, strict=True):
+                coming[flight] = self._run(flight.call, plan.stored, counts)
+            used = set[Key]().union(*(held.keys for held in (*live.values(), *coming.values())))
+            for flight in tick.ended:
+                own, new = live[flight.one], coming.pop(flight)
+                own.nbytes, own.keys = own.nbytes + new.nbytes, own.keys | new.keys
+            resident = max(resident, self._shared(used) + sum(held.nbytes for held in live.values()))
+            slots.see(tick)
+            live = {one: held for one, held in live.items() if not one.done}
         return Footprint(
             store=self._bases() + self._residuals(),
-            operation=sum(one.operation for one in done),
-            text=sum(one.text for one in done),
+            operation=counts["operation"],
+            text=counts["text"],
             resident=resident,
-            batch=batch,
+            batch=self.sizes.dense(slots.most),
             prefill=counts["prefill"],
             reused=counts["reused"],
         )
 
-    def _finish(self, one: _Live, call: Call, stored: int, counts: Counter[str]) -> None:
-        """What a call leaves behind, and what the store learns of it."""
-        length = self.prompts[call.op]
-        one.text += self.sizes.dense(call.pending + call.output)
+    def _run(self, call: Call, stored: int, counts: Counter[str]) -> _Held:
+        """What a call leaves behind; the store learns of it."""
+        length, text = self.prompts[call.op], self.sizes.dense(call.pending + call.output)
+        operation, keys = self.sizes.dense(length - stored) if stored else self.sizes.prompt(length), set[Key]()
         if stored:
-            one.operation += self.sizes.dense(length - stored)
-            one.keys.add((call.op, call.path))
             self.store.touch(call.op, call.path)
+            keys.add((call.op, call.path))
         else:
-            one.operation += self.sizes.prompt(length)
             self.store.observe(call.op, call.path, self._kv[call.op])
-        counts["prefill"] += call.pending + length - stored
-        counts["reused"] += call.before - call.pending + stored
+        reused = call.before - call.pending + stored
+        counts.update(prefill=call.pending + length - stored, reused=reused, operation=operation, text=text)
+        return _Held(operation + text, keys)
 
     def _core(self, op: str) -> int:
         """Tokens of a prompt that the store keeps."""
@@ -180,25 +187,14 @@ class Replay:
     def _residuals(self) -> int:
         return sum(self.sizes.residual(self._core(op)) for op, _ in self.store.materialised)
 
-    def _held(self, live: Iterable[_Live]) -> int:
-        """The store at this moment, with decoded segments (all, up to the workspace's limit) and moments."""
+    def _shared(self, used: Set[Key]) -> int:
+        """The store now, with moments and decoded segments: all up to the workspace's limit, or those used."""
         entries = sum(self._core(op) for op, _ in self.store.learning) * self.sizes.shape.bytes_per_token
         moments = MOMENTS * entries // self.sizes.shape.dtype.itemsize
         decoded = {key: self.sizes.dense(self._core(key[0])) for key in self.store.materialised}
-        used = {key for one in live for key in one.keys}
         kept = min(sum(decoded.values()), self.kv.workspace_bytes)
         workspace = max(kept, sum(decoded[key] for key in used & decoded.keys()))
         return self._bases() + self._residuals() + moments + (0 if self.kv.per_request else workspace)
-
-    def _batch(self, calls: list[Call]) -> int:
-        """The dense cache of the largest batch of a round."""
-        most, rows, longest = 0, 0, 0
-        for call in calls:
-            if rows and rows + call.samples > self.max_batch:
-                most, rows, longest = max(most, rows * longest), 0, 0
-            rows += call.samples
-            longest = max(longest, call.before + self.prompts[call.op] + call.output // call.samples + 1)
-        return self.sizes.dense(max(most, rows * longest))
 
 
 def evenly(kv: KVConfig) -> KVConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
 from graphflow.engine.episode import Episode, StepRecord
 
@@ -20,6 +19,7 @@ class Call:
         pending: Text tokens that run through the model ahead of the prompt: tool results, other branches' outputs.
         samples: Outputs that are generated.
         output: Output tokens that have KV, all samples together; the last token of each has none.
+        after: Calls of the request that it waits for, by their places in it.
     """
 
     op: str
@@ -28,6 +28,12 @@ class Call:
     pending: int
     samples: int
     output: int
+    after: tuple[int, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest output, the last one included; samples count as equally long."""
+        return -(-self.output // self.samples) + 1
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,11 @@ class Request:
 
     Attributes:
         task: Tokens of the task's segment.
-        rounds: Calls in order; those of one round begin together.
+        calls: Its calls, each behind those that it waits for.
     """
 
     task: int
-    rounds: tuple[tuple[Call, ...], ...]
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """All calls in order."""
-        return tuple(call for together in self.rounds for call in together)
+    calls: tuple[Call, ...]
 
     @property
     def text(self) -> int:
@@ -67,13 +68,17 @@ def measured(episodes: Iterable[Episode], prompts: Mapping[str, int]) -> list[Re
 
 
 def _request(episode: Episode, prompts: Mapping[str, int]) -> Request:
+    """One request: a step waits for those that had ended when it began; of steps that began together, as they ended."""
     task = sum(step.prefill_tokens for step in episode.steps if step.op == "task")
-    steps = [step for step in episode.steps if step.op in prompts]
-    together = groupby(steps, key=lambda step: step.start_s)
-    return Request(task, tuple(tuple(_call(step, prompts[step.op], episode) for step in part) for _, part in together))
+    steps = sorted((step for step in episode.steps if step.op in prompts), key=lambda step: step.start_s)
+    calls = []
+    for number, step in enumerate(steps):
+        after = tuple(place for place, other in enumerate(steps[:number]) if other.end_s <= step.start_s)
+        calls.append(_call(step, prompts[step.op], after, episode))
+    return Request(task, tuple(calls))
 
 
-def _call(step: StepRecord, prompt: int, episode: Episode) -> Call:
+def _call(step: StepRecord, prompt: int, after: tuple[int, ...], episode: Episode) -> Call:
     pending = step.prefill_tokens - prompt
     if pending < 0:
         raise ValueError(
@@ -87,4 +92,5 @@ def _call(step: StepRecord, prompt: int, episode: Episode) -> Call:
         pending=pending,
         samples=len(step.texts),
         output=step.output_tokens - len(step.texts),
+        after=after,
     )

@@ -43,7 +43,11 @@ def draw_modes(frame: Any, folder: Path) -> list[Path]:
 
 
 def draw_codecs(frame: Any, folder: Path) -> list[Path]:
-    """Operation bytes a task against divergence and agreement, a curve a codec; one figure a backbone."""
+    """Operation bytes a task against divergence and agreement, a curve a codec; one figure a backbone.
+
+    A control that had nothing to serve ran every prompt exactly: its point, that of exact state, is left out.
+    """
+    frame = frame[(frame["control"] == "none") | (frame["fallback_rate"] < 1)]
 
     def figure(part: Any) -> Figure:
         benchmarks = list(dict.fromkeys(part["benchmark"]))

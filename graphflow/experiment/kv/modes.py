@@ -10,9 +10,8 @@ from graphflow.experiment.kv.bars import bars
 from graphflow.experiment.kv.figures import draw_modes
 from graphflow.experiment.kv.measures import fidelity, judges, retained, tokens
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
-from graphflow.experiment.progress import work_progress
-from graphflow.experiment.reproduce import Planned, learn, plan
-from graphflow.experiment.run import run_cell, table_row
+from graphflow.experiment.reproduce import Planned, plan, run_planned
+from graphflow.experiment.run import table_row
 from graphflow.experiment.stats import Interval, paired_difference
 
 MEAN = "mean"
@@ -56,13 +55,7 @@ def kv_modes(study: Study) -> pd.DataFrame:
     The mean over benchmarks has rows of its own; its differences are paired over the tasks of all of them.
     """
     learning, planned = plan(study.house, study.config, study.words)
-    units = list({id(item.unit): item.unit for item in (*learning, *planned)}.values())
-    with work_progress(units, study.console) as progress:
-        for item in learning:
-            learn(study.house, item, progress)
-        for item in planned:
-            with progress.working_on(item.unit):
-                run_cell(item.job, lambda _: progress.advance())
+    run_planned(study.house, learning, planned, study.console)
     rows = [_row(study, item, planned) for item in planned]
     frame = study.write("kv_modes", [*rows, *_means(planned, rows)])
     study.say(*draw_modes(frame[frame["benchmark"] != MEAN], study.figures))

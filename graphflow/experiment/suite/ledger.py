@@ -19,9 +19,9 @@ from graphflow.engine.episode import Episode
 from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import Repertoire, fill, open_table, pairs_left
+from graphflow.experiment.fit import PairRunner, Repertoire, fill, open_table, pairs_left
 from graphflow.experiment.record import RunDir, digest
-from graphflow.experiment.serve import House, PairRunner, use_threads
+from graphflow.experiment.serve import House, use_threads
 from graphflow.generator.outcomes import records
 from graphflow.kv.modes import KVConfig
 

@@ -43,7 +43,7 @@ def check_codec(name: str, field: str = "codec", allowed: Sequence[str] = CODECS
         ValueError: ``name`` is not one of ``allowed``; the message names the field.
     """
     if name not in allowed:
-        close = difflib.get_close_matches(name, allowed, n=1)
+        close = difflib.get_close_matches(str(name), allowed, n=1)
         hint = f". Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{field} must be one of {', '.join(allowed)}, got {name!r}{hint}")
 

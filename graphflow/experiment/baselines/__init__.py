@@ -1,0 +1,1 @@
+"""GraphFlow beside the methods that the paper compares it with."""

@@ -1,0 +1,166 @@
+"""`main_table`: methods x benchmarks x backbones x state modes, with what each has spent on being fitted.
+
+The mean over benchmarks has rows of its own. ``gain`` is GraphFlow's score on differential state minus the row's,
+paired by task: what the paper's main table reports as a difference of means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from graphflow.experiment.baselines.bars import bars
+from graphflow.experiment.baselines.figures import draw_main_table
+from graphflow.experiment.choosing.exam import Exam, by_task, oracle
+from graphflow.experiment.config import Config
+from graphflow.experiment.kv.study import Study, backbone_of, names_of
+from graphflow.experiment.progress import Unit, work_progress
+from graphflow.experiment.reproduce import Planned, plan, run_planned
+from graphflow.experiment.run import table_row
+from graphflow.experiment.stats import bootstrap, paired_difference, percentile
+
+MEAN, ORACLE, OURS = "mean", "oracle", ("graphflow", "differential")
+SUMMED = ("fit_tasks", "fit_llm_calls", "fit_tokens", "fit_s", "op_bytes", "text_bytes")
+AVERAGED = ("metric", "p50_s", "p90_s", "p99_s", "llm_calls", "prefill_tokens", "reused_tokens", "output_tokens")
+KEPT = (
+    *("metric_name", "metric", "metric_lo", "metric_hi", "p50_s", "p90_s", "p99_s"),
+    *("llm_calls", "prefill_tokens", "reused_tokens", "output_tokens", "run_id", "paper_value"),
+)
+SHOWN = (
+    *("backbone", "method", "state", "metric", "gain", "gain_lo", "gain_hi", "p90_s", "llm_calls", "op_bytes"),
+    *("text_bytes", "fit_llm_calls", "scripted"),
+)
+
+
+class MainTable(Study):
+    """The experiment on methods; its tables have a folder of their own."""
+
+    @classmethod
+    def of(cls, study: Study) -> MainTable:
+        """The same experiment."""
+        return cls(study.config, study.words, study.command, study.console, study.house)
+
+    @property
+    def folder(self) -> Path:
+        """Where tables go; figures go into a folder beside them."""
+        return Path(self.config.machine.results_dir) / "methods"
+
+
+def main_table(study: Study) -> pd.DataFrame:
+    """Run what is left; write ``main_table.csv``, ``main_table_bars.csv`` and the figures."""
+    study = MainTable.of(study)
+    learning, planned = plan(study.house, study.config, study.words)
+    run_planned(study.house, learning, planned, study.console)
+    rows = []
+    for backbone in dict.fromkeys(backbone_of(item.job.config) for item in planned):
+        part = [item for item in planned if backbone_of(item.job.config) == backbone]
+        rows += [*_measured(part), *_oracle(study, part)]
+    frame = study.write("main_table", rows)
+    study.say(*draw_main_table(frame, study.figures))
+    study.show(frame[frame["benchmark"] == MEAN], SHOWN, "Methods, mean over benchmarks; gain is GraphFlow's over them")
+    if held := list(bars(frame)):
+        shown = ("backbone", "bar", "beside", "least", "value", "lo", "hi", "met")
+        study.show(study.write("main_table_bars", held), shown, "What is asked of GraphFlow, and what was measured")
+    return frame
+
+
+def _measured(planned: list[Planned]) -> Iterator[dict[str, Any]]:
+    """Rows of one backbone's methods and state modes: each benchmark, and their mean."""
+    series: dict[tuple[str, str], list[Planned]] = {}
+    for item in planned:
+        series.setdefault((item.job.config.method.name, item.job.config.kv.mode.value), []).append(item)
+    ours = series.get(OURS, [])
+    for items in series.values():
+        rows = [_row(item) for item in items]
+        latencies = [episode.latency_s for item in items for episode in item.job.run_dir.episodes()]
+        means = {name: fmean(row[name] for row in rows) for name in AVERAGED}
+        sums = {name: sum(row[name] for row in rows) for name in SUMMED}
+        for item, row in zip(items, rows, strict=True):
+            beside = [other for other in ours if other.job.config.benchmark.name == row["benchmark"]]
+            yield {**row, **_gain(_scores(beside), _scores([item]))}
+        score, common = bootstrap(list(_scores(items).values())), ("method", "scripted")
+        yield {
+            **names_of(items[0].job.config),
+            **{name: rows[0][name] for name in common},
+            "benchmark": MEAN,
+            "n_tasks": sum(row["n_tasks"] for row in rows),
+            **means,
+            **sums,
+            "metric_lo": score.low,
+            "metric_hi": score.high,
+            "p90_all_s": percentile(latencies, 90),
+            **_gain(_scores(ours), _scores(items)),
+        }
+
+
+def _row(item: Planned) -> dict[str, Any]:
+    own, done = table_row(item.job, "main_table"), item.job.run_dir.done or {}
+    spent = done["fitting"]
+    return {
+        **names_of(item.job.config),
+        "method": item.job.config.method.name,
+        "scripted": " ".join(done["scripted"]),
+        "n_tasks": own["n_tasks"],
+        **{name: own[name] for name in KEPT},
+        "op_bytes": own["retained_op_bytes"],
+        "text_bytes": own["retained_dynamic_bytes"],
+        **{f"fit_{name}": spent[name] for name in ("tasks", "llm_calls", "tokens")},
+        "fit_s": spent["seconds"],
+    }
+
+
+def _oracle(study: Study, planned: list[Planned]) -> Iterator[dict[str, Any]]:
+    """Rows of the best of the repository's workflows for each test task: a ceiling, since outcomes are noisy."""
+    config, tasks = planned[0].job.config, study.config.experiment.tasks
+    names = tuple(dict.fromkeys(item.job.config.benchmark.name for item in planned if _is_mini(item.job.config)))
+    if not names:
+        return
+    exam = Exam(study.house, config, names, tasks)
+    units = [Unit(f"{name} oracle", exam.all_left(name), name) for name in names]
+    whole: dict[str, float] = {}
+    with work_progress(units, study.console) as progress:
+        for name, unit in zip(names, units, strict=True):
+            with progress.working_on(unit):
+                every: Any = exam.all(name, lambda _: progress.advance())
+            best = oracle(every)
+            picked = every[every["metric"] == every["task_id"].map(best)]
+            cheapest = picked.sort_values("tokens").drop_duplicates("task_id")
+            whole |= best
+            ours = _scores([item for item in planned if _is_ours(item.job.config, name)])
+            yield {**_ceiling(config, name, by_task(cheapest), ours), "llm_calls": float(cheapest["llm_calls"].mean())}
+    every_own = _scores([item for item in planned if _is_ours(item.job.config, item.job.config.benchmark.name)])
+    yield _ceiling(config, MEAN, whole, every_own)
+
+
+def _ceiling(config: Config, benchmark: str, scores: dict[str, float], ours: dict[str, float]) -> dict[str, Any]:
+    score = bootstrap(list(scores.values()))
+    return {
+        **names_of(config),
+        **{"benchmark": benchmark, "method": ORACLE, "state": "stateful", "kv_mode": "stateful", "kv_scope": "none"},
+        **{"scripted": "", "n_tasks": len(scores)},
+        **{"metric": score.mean, "metric_lo": score.low, "metric_hi": score.high},
+        **_gain(ours, scores),
+    }
+
+
+def _is_mini(config: Config) -> bool:
+    return config.benchmark.name.startswith("mini-")
+
+
+def _is_ours(config: Config, benchmark: str) -> bool:
+    return (config.method.name, config.kv.mode.value) == OURS and config.benchmark.name == benchmark
+
+
+def _gain(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float | None]:
+    if not set(ours) & set(theirs):
+        return dict.fromkeys(("gain", "gain_lo", "gain_hi"))
+    gain = paired_difference(ours, theirs)
+    return {"gain": gain.mean, "gain_lo": gain.low, "gain_hi": gain.high}
+
+
+def _scores(items: list[Planned]) -> dict[str, float]:
+    return {task: score for item in items for task, score in (item.job.run_dir.done or {})["scores"].items()}
