@@ -127,6 +127,22 @@ def test_what_was_learned_before_a_server_died_is_kept(tmp_path: Path) -> None:
         assert len(open_table(folder)) == len(kept) + left
 
 
+def test_a_search_goes_on_where_its_server_died(tmp_path: Path) -> None:
+    """Of six validation tasks five are tried before; the first round is not tried again."""
+    with Chat(say) as chat:
+        more = ("method=aflow", "method.scripted=yes", "benchmark.limit=2", "engine.concurrency=1", "trials.tasks=6")
+        overrides = words(chat, tmp_path, *more)
+        chat.answer = dying(chat, after=5)
+        with pytest.raises(BackboneError):
+            run(overrides)
+        (journal,) = tmp_path.glob("search-*/trials.jsonl")
+        kept = journal.read_text()
+        assert kept.count("fingerprint") == 5
+        chat.answer, chat.greet = say, say
+        run(overrides)
+        assert journal.read_text().startswith(kept)
+
+
 WRONG_WORDS = {
     "kv=differential": ["kv.mode must be stateful", "got 'differential'"],
     "kv=stateful_int8": ["kv.mode must be stateful", "got 'stateful_int8'"],
