@@ -93,10 +93,10 @@ class Served:
         self._wait(seconds)
 
     def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+        until, client = time.monotonic() + seconds, httpx2.Client(timeout=5)
         while time.monotonic() < until:
             try:
-                if httpx2.get(self.url.replace("/v1", "/health"), timeout=5).status_code == 200:
+                if client.get(self.url.replace("/v1", "/health")).status_code == 200:
                     return
             except httpx2.RequestError:
                 pass
