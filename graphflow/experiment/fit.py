@@ -107,21 +107,9 @@ def fill(
     scores: dict[tuple[str, str], float] = {}
 
     def run_and_score(part: Sequence[tuple[Task, Workflow]]) -> Iterator[Episode]:
-        episodes, gone = [], None
-        try:
-            for episode in run(part):
-                episodes.append(episode)
-                on_episode(episode)
-        except BackboneError as error:  # what a server answered before it was gone counts
-            gone = error
-        answers = [episode.answer for episode in episodes]
-        for episode, score in zip(
-            episodes, benchmark.score_many([by_id[item.task_id] for item in episodes], answers), strict=True
-        ):
+        for episode, score in scored(run(part), benchmark, lambda episode: by_id[episode.task_id], on_episode):
             scores[episode.task_id, episode.answer] = score
-        yield from episodes
-        if gone:
-            raise gone
+            yield episode
 
     added = collect(
         table,
@@ -134,6 +122,43 @@ def fill(
     if added:
         table.save()
     return added
+
+
+def scored(
+    episodes: Iterator[Episode],
+    benchmark: Benchmark,
+    example_of: Callable[[Episode], Example | None],
+    on_episode: Callable[[Episode], None],
+    read: Callable[[Task, str], str] = lambda task, answer: answer,
+) -> Iterator[tuple[Episode, float]]:
+    """Episodes with their scores, once all have ended; those without an example have 0 and come as they end.
+
+    Args:
+        episodes: As they end.
+        benchmark: Scores the answers.
+        example_of: The example that an episode's answer is for; None for none.
+        on_episode: Called after each episode that has one.
+        read: Gives the part of an answer that is scored.
+
+    Raises:
+        BackboneError: A server does not answer any more; what it answered before is given first.
+    """
+    tried, gone = list[tuple[Episode, Example]](), None
+    try:
+        for episode in episodes:
+            example = example_of(episode)
+            if example is None:
+                yield episode, 0.0
+            else:
+                tried.append((episode, example))
+                on_episode(episode)
+    except BackboneError as error:
+        gone = error
+    answers = [read(example.task, episode.answer) for episode, example in tried]
+    scores = benchmark.score_many([example for _, example in tried], answers) if tried else []
+    yield from zip([episode for episode, _ in tried], scores, strict=True)
+    if gone:
+        raise gone
 
 
 @dataclass(frozen=True)

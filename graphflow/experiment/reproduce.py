@@ -185,7 +185,7 @@ def compare(planned: Sequence[Planned]) -> list[Difference]:
     for item in planned:
         config = item.job.config
         key = (config.method.name, config.kv.mode.value, scope_of(config.kv))
-        run = {f"{config.backbone.name} {name}": score for name, score in _scores(item.job).items()}
+        run = {f"{config.backbone.name} {name}": score for name, score in scores_of([item]).items()}
         scores.setdefault(key, {}).update(run)
     found = []
     for ours, theirs in PAIRS:
@@ -196,8 +196,9 @@ def compare(planned: Sequence[Planned]) -> list[Difference]:
     return found
 
 
-def _scores(job: Job) -> dict[str, float]:
-    return (job.run_dir.done or {})["scores"]
+def scores_of(planned: Sequence[Planned]) -> dict[str, float]:
+    """Scores by task of some finished cells of one backbone."""
+    return {task: score for item in planned for task, score in (item.job.run_dir.done or {})["scores"].items()}
 
 
 def _label(key: tuple[str, str, str]) -> str:

@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphflow.backbone.config import BackboneError
 from graphflow.benchmarks.base import Benchmark, Example
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import PairRunner
+from graphflow.experiment.fit import PairRunner, scored
 from graphflow.experiment.record import RunDir, digest, file_digest, machine_name, provenance, write_json
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import MethodError
@@ -167,25 +166,12 @@ class Search:
         run = PairRunner(self.house.executor(config, KVConfig(mode=StateMode.STATEFUL), sandbox, method))
         by_id = {example.task.id: example for example in self.examples}
 
+        def example_of(episode: Episode) -> Example | None:
+            return by_id.get(episode.task_id) or by_id.get(episode.task_id.rpartition("#")[0])
+
         def serve(pairs: Sequence[tuple[Task, Workflow]]) -> Iterator[tuple[Episode, float]]:
-            tried: list[tuple[Episode, Example]] = []
-            gone = None
-            try:
-                for episode in run([(asking.ask(task), workflow) for task, workflow in pairs]):
-                    example = by_id.get(episode.task_id) or by_id.get(episode.task_id.rpartition("#")[0])
-                    if example is None:
-                        yield episode, 0.0
-                    else:
-                        tried.append((episode, example))
-                        on_episode(episode)
-            except BackboneError as error:  # what a server answered before it was gone counts
-                gone = error
-            examples = [example for _, example in tried]
-            answers = [asking.read(example.task, episode.answer) for episode, example in tried]
-            scores = self.benchmark.score_many(examples, answers) if tried else []
-            yield from zip([episode for episode, _ in tried], scores, strict=True)
-            if gone:
-                raise gone
+            episodes = run([(asking.ask(task), workflow) for task, workflow in pairs])
+            return scored(episodes, self.benchmark, example_of, on_episode, asking.read)
 
         return serve
 

@@ -7,7 +7,6 @@ paired by task: what the paper's main table reports as a difference of means.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +18,7 @@ from graphflow.experiment.choosing.exam import Exam, by_task, oracle
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
 from graphflow.experiment.progress import Unit, work_progress
-from graphflow.experiment.reproduce import Planned, plan, run_planned
+from graphflow.experiment.reproduce import Planned, plan, run_planned, scores_of
 from graphflow.experiment.run import table_row
 from graphflow.experiment.stats import bootstrap, paired_difference, percentile
 
@@ -36,23 +35,9 @@ SHOWN = (
 )
 
 
-class MainTable(Study):
-    """The experiment on methods; its tables have a folder of their own."""
-
-    @classmethod
-    def of(cls, study: Study) -> MainTable:
-        """The same experiment."""
-        return cls(study.config, study.words, study.command, study.console, study.house)
-
-    @property
-    def folder(self) -> Path:
-        """Where tables go; figures go into a folder beside them."""
-        return Path(self.config.machine.results_dir) / "methods"
-
-
 def main_table(study: Study) -> pd.DataFrame:
     """Run what is left; write ``main_table.csv``, ``main_table_bars.csv`` and the figures."""
-    study = MainTable.of(study)
+    study = study.within("methods")
     learning, planned = plan(study.house, study.config, study.words)
     run_planned(study.house, learning, planned, study.console)
     rows = []
@@ -81,8 +66,8 @@ def _measured(planned: list[Planned]) -> Iterator[dict[str, Any]]:
         sums = {name: sum(row[name] for row in rows) for name in SUMMED}
         for item, row in zip(items, rows, strict=True):
             beside = [other for other in ours if other.job.config.benchmark.name == row["benchmark"]]
-            yield {**row, **_gain(_scores(beside), _scores([item]))}
-        score, common = bootstrap(list(_scores(items).values())), ("method", "scripted")
+            yield {**row, **_gain(scores_of(beside), scores_of([item]))}
+        score, common = bootstrap(list(scores_of(items).values())), ("method", "scripted")
         yield {
             **names_of(items[0].job.config),
             **{name: rows[0][name] for name in common},
@@ -93,7 +78,7 @@ def _measured(planned: list[Planned]) -> Iterator[dict[str, Any]]:
             "metric_lo": score.low,
             "metric_hi": score.high,
             "p90_all_s": percentile(latencies, 90),
-            **_gain(_scores(ours), _scores(items)),
+            **_gain(scores_of(ours), scores_of(items)),
         }
 
 
@@ -130,9 +115,9 @@ def _oracle(study: Study, planned: list[Planned]) -> Iterator[dict[str, Any]]:
             picked = every[every["metric"] == every["task_id"].map(best)]
             cheapest = picked.sort_values("tokens").drop_duplicates("task_id")
             whole |= best
-            ours = _scores([item for item in planned if _is_ours(item.job.config, name)])
+            ours = scores_of([item for item in planned if _is_ours(item.job.config, name)])
             yield {**_ceiling(config, name, by_task(cheapest), ours), "llm_calls": float(cheapest["llm_calls"].mean())}
-    every_own = _scores([item for item in planned if _is_ours(item.job.config, item.job.config.benchmark.name)])
+    every_own = scores_of([item for item in planned if _is_ours(item.job.config, item.job.config.benchmark.name)])
     yield _ceiling(config, MEAN, whole, every_own)
 
 
@@ -160,7 +145,3 @@ def _gain(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float |
         return dict.fromkeys(("gain", "gain_lo", "gain_hi"))
     gain = paired_difference(ours, theirs)
     return {"gain": gain.mean, "gain_lo": gain.low, "gain_hi": gain.high}
-
-
-def _scores(items: list[Planned]) -> dict[str, float]:
-    return {task: score for item in items for task, score in (item.job.run_dir.done or {})["scores"].items()}

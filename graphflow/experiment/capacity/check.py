@@ -26,12 +26,8 @@ from graphflow.experiment.tables import state_label
 from graphflow.kv import KVConfig
 
 CATEGORIES = ("store", "operation", "text")
-SCHEDULE = (
-    "scheduler",
-    "prefill_chunk",
-    "memory_bytes",
-    "arrivals",
-)  # settings of the engine that `order` does not know
+SCHEDULE = ("scheduler", "prefill_chunk", "memory_bytes", "arrivals")
+"""Settings of the engine that `graphflow.experiment.capacity.order` knows at their defaults alone."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ best one for the kind of problem that a task was generated from, and the oracle,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,10 +16,9 @@ from graphflow.experiment.choosing.exam import MEAN, Exam, Pick, measured, oracl
 from graphflow.experiment.choosing.figures import REWARD, draw_generator
 from graphflow.experiment.choosing.structure import Structure
 from graphflow.experiment.choosing.transfer import grown, left_out
-from graphflow.experiment.compose import ConfigError, compose
+from graphflow.experiment.compose import ConfigError
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.study import Study, backbone_of
-from graphflow.experiment.plan import Cell, cells
 from graphflow.experiment.progress import Unit, work_progress
 from graphflow.generator.generator import Generator
 from graphflow.generator.outcomes import OutcomeTable
@@ -55,34 +52,14 @@ class Setting:
         return replace(self.config, generator=replace(self.config.generator, seed=seed))
 
 
-class GeneratorStudy(Study):
-    """An experiment on choosing workflows; its tables have a folder of their own."""
-
-    @classmethod
-    def of(cls, study: Study) -> GeneratorStudy:
-        """The same experiment."""
-        return cls(study.config, study.words, study.command, study.console, study.house)
-
-    @property
-    def folder(self) -> Path:
-        """Where tables go; figures go into a folder beside them."""
-        return Path(self.config.machine.results_dir) / "generator"
-
-    def cells(self) -> Iterator[tuple[Cell, Config]]:
-        """Every setting once: all benchmarks are in every one."""
-        experiment = self.config.experiment
-        for cell in cells(replace(experiment, benchmarks=experiment.benchmarks[:1])):
-            yield cell, compose([*cell.overrides, *self.words])
-
-
 def generator(study: Study) -> pd.DataFrame:
     """Run what is left; write ``generator.csv`` and the figures."""
-    study = GeneratorStudy.of(study)
+    study = study.within("generator")
     if len(study.config.experiment.backbones) != 1:
         raise ConfigError(f"experiment.backbones must name one backbone, got {list(study.config.experiment.backbones)}")
     settings = [
         Setting(cell.artefact, " ".join(_short(word, cell.artefact == REWARD) for word in cell.swept), config)
-        for cell, config in study.cells()
+        for cell, config in study.settings()
     ]
     if not settings:
         raise ConfigError("experiment.grids must have a setting or more")

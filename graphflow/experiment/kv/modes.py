@@ -10,7 +10,7 @@ from graphflow.experiment.kv.bars import bars
 from graphflow.experiment.kv.figures import draw_modes
 from graphflow.experiment.kv.measures import fidelity, judges, retained, tokens
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
-from graphflow.experiment.reproduce import Planned, plan, run_planned
+from graphflow.experiment.reproduce import Planned, plan, run_planned, scores_of
 from graphflow.experiment.run import table_row
 from graphflow.experiment.stats import Interval, paired_difference
 
@@ -77,7 +77,7 @@ def _row(study: Study, item: Planned, planned: list[Planned]) -> dict[str, Any]:
         for other in planned
         if _place(other) == _place(item) and names_of(other.job.config)["state"] == "stateful"
     ]
-    difference = paired_difference(_scores([item]), _scores(beside)) if beside else None
+    difference = paired_difference(scores_of([item]), scores_of(beside)) if beside else None
     return {
         **row,
         **names_of(item.job.config),
@@ -97,7 +97,7 @@ def _means(planned: list[Planned], rows: list[dict[str, Any]]) -> list[dict[str,
     found = []
     for (backbone, method, _), places in groups.items():
         beside = groups.get((backbone, method, "stateful"), [])
-        ours, theirs = _scores([planned[i] for i in places]), _scores([planned[i] for i in beside])
+        ours, theirs = scores_of([planned[i] for i in places]), scores_of([planned[i] for i in beside])
         part = pd.DataFrame([rows[i] for i in places])
         means = part[list(AVERAGED)].apply(pd.to_numeric).mean().to_dict()
         names = {key: rows[places[0]][key] for key in ("backbone", "method", "kv_mode", "kv_scope", "state")}
@@ -109,10 +109,6 @@ def _means(planned: list[Planned], rows: list[dict[str, Any]]) -> list[dict[str,
 def _place(item: Planned) -> tuple[str, str, str]:
     config = item.job.config
     return backbone_of(config), config.benchmark.name, config.method.name
-
-
-def _scores(items: list[Planned]) -> dict[str, float]:
-    return {task: score for item in items for task, score in (item.job.run_dir.done or {})["scores"].items()}
 
 
 def _columns(difference: Interval | None) -> dict[str, float | None]:

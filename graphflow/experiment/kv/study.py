@@ -1,9 +1,9 @@
-"""What every experiment on operation state has in hand: its cells, where results go, and the rows' common columns."""
+"""What every experiment has in hand: its cells, where results go, and the rows' common columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Study:
         command: The command, for tables.
         console: Where progress and tables go.
         house: What cells share.
+        area: Folder of its tables in the results folder.
     """
 
     config: Config
@@ -44,6 +45,11 @@ class Study:
     command: str
     console: Console
     house: House = field(default_factory=House)
+    area: str = "kv"
+
+    def within(self, area: str) -> Study:
+        """The same experiment, with its tables in another folder."""
+        return replace(self, area=area)
 
     @property
     def name(self) -> str:
@@ -53,7 +59,7 @@ class Study:
     @property
     def folder(self) -> Path:
         """Where tables go; figures go into a folder beside them."""
-        return Path(self.config.machine.results_dir) / "kv"
+        return Path(self.config.machine.results_dir) / self.area
 
     @property
     def figures(self) -> Path:
@@ -68,6 +74,12 @@ class Study:
     def cells(self) -> Iterator[tuple[Cell, Config]]:
         """Every cell with its configuration."""
         for cell in cells(self.config.experiment):
+            yield cell, compose([*cell.overrides, *self.words])
+
+    def settings(self) -> Iterator[tuple[Cell, Config]]:
+        """As `cells`, every setting once: all benchmarks are in every one."""
+        experiment = self.config.experiment
+        for cell in cells(replace(experiment, benchmarks=experiment.benchmarks[:1])):
             yield cell, compose([*cell.overrides, *self.words])
 
     def size(self, name: str) -> int:

@@ -25,7 +25,7 @@ from graphflow.experiment.record import RunDir
 from graphflow.experiment.run import run_cell
 from graphflow.experiment.serving.bars import bars, ratios
 from graphflow.experiment.serving.figures import draw_concurrency
-from graphflow.experiment.serving.runs import Run, ServingStudy, System, measures, names
+from graphflow.experiment.serving.runs import Run, System, measures, names
 from graphflow.experiment.serving.workload import fixed
 from graphflow.kv import StateMode
 
@@ -34,7 +34,7 @@ SHOWN = ("label", "in_flight", "n_tasks", "tasks_s", "tokens_s", "p90_s", "ttft_
 
 def concurrency(study: Study) -> pd.DataFrame:
     """Run what is left; write ``concurrency.csv``, its ratios, the bars, and the figure."""
-    study = ServingStudy.of(study)
+    study = study.within("serving")
     planned = list(_planned(study))
     units = [Unit(f"{run.label} x{_flight(run)}, repeat {run.repeat}", run.tasks, run.label) for run in planned]
     reasons: list[str] = []
@@ -70,7 +70,7 @@ def _planned(study: Study) -> Iterator[Run]:
     experiment = study.config.experiment
     known, flows = [system.value for system in System], fixed(study.house)
     found = []
-    for cell, config in study.cells():
+    for cell, config in study.settings():
         artefact = cell.artefact.removesuffix(f"_{config.engine.concurrency}")
         if artefact not in known:
             raise ConfigError(f"experiment.grids.artefact must be one of {', '.join(known)}, got {artefact!r}")

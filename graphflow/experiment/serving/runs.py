@@ -13,12 +13,10 @@ from graphflow.benchmarks.base import Benchmark
 from graphflow.engine.episode import Episode, Task
 from graphflow.engine.sandbox import Sandbox
 from graphflow.engine.tools import ToolBox
-from graphflow.experiment.compose import compose
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.contexts import server
 from graphflow.experiment.kv.fixed import Flows
-from graphflow.experiment.kv.study import Study, names_of
-from graphflow.experiment.plan import Cell, cells
+from graphflow.experiment.kv.study import names_of
 from graphflow.experiment.record import RunDir, file_digest
 from graphflow.experiment.run import Job, Server
 from graphflow.experiment.serve import House, use_threads
@@ -47,26 +45,6 @@ class System(Enum):
     """`generate` of transformers: one by one, or in padded batches."""
     CONTINUOUS = "continuous"
     """Continuous batching of transformers."""
-
-
-class ServingStudy(Study):
-    """An experiment on serving; its tables have a folder of their own."""
-
-    @classmethod
-    def of(cls, study: Study) -> ServingStudy:
-        """The same experiment."""
-        return cls(study.config, study.words, study.command, study.console, study.house)
-
-    def cells(self) -> Iterator[tuple[Cell, Config]]:
-        """Every setting once: all benchmarks are in every run."""
-        experiment = self.config.experiment
-        for cell in cells(replace(experiment, benchmarks=experiment.benchmarks[:1])):
-            yield cell, compose([*cell.overrides, *self.words])
-
-    @property
-    def folder(self) -> Path:
-        """Where tables go; figures go into a folder beside them."""
-        return Path(self.config.machine.results_dir) / "serving"
 
 
 @dataclass(frozen=True)

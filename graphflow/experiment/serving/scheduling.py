@@ -23,7 +23,7 @@ from graphflow.experiment.progress import Unit, work_progress
 from graphflow.experiment.run import run_cell
 from graphflow.experiment.serving.bars import paired, spread
 from graphflow.experiment.serving.figures import draw_scheduling
-from graphflow.experiment.serving.runs import Run, ServingStudy, System, measures, names, times
+from graphflow.experiment.serving.runs import Run, System, measures, names, times
 from graphflow.experiment.serving.timeline import draw_timeline
 
 SHOWN = ("arrivals", "scheduler", "rate", "n_tasks", "tasks_s", "p50_s", "p90_s", "p99_s", "ttft_s", "resident_mb")
@@ -33,7 +33,7 @@ CLOSED, FIFO = Arrivals.CLOSED.value, Schedule.FIFO.value
 
 def scheduling(study: Study) -> pd.DataFrame:
     """Run what is left; write ``scheduling.csv``, its ratios to fifo, the figure and the timeline of one run."""
-    study = ServingStudy.of(study)
+    study = study.within("serving")
     settings, repeats = _settings(study), study.size("repeats")
     units = [[Unit(_label(config), study.config.experiment.tasks) for config in settings] for _ in range(repeats)]
     done, rate = list[tuple[int, Run]](), 0.0
@@ -66,7 +66,7 @@ def _settings(study: Study) -> list[Config]:
     experiment = study.config.experiment
     if len(experiment.backbones) != 1:
         raise ConfigError(f"experiment.backbones must name one backbone, got {list(experiment.backbones)}")
-    configs = [config for _, config in study.cells()]
+    configs = [config for _, config in study.settings()]
     configs.sort(key=lambda config: _kind(config) != (CLOSED, FIFO))  # stable: the others stay in order
     if not configs or _kind(configs[0]) != (CLOSED, FIFO):
         raise ConfigError("experiment.grids must have engine.arrivals=closed with engine.scheduler=fifo, for the rate")
