@@ -166,16 +166,17 @@ class ResidualCache(DynamicCache):
         self.positions = self.positions[rows]
         self.batch_select_indices(rows)
 
-    def join(self, rows: Tensor, other: ResidualCache) -> None:
-        """Keeps these rows, in this order, and appends the rows of another batch.
+    def join(self, rows: Tensor, *others: ResidualCache) -> None:
+        """Keeps these rows, in this order, and appends the rows of other batches.
 
         Holes are dropped: every row ends at the last slot afterwards, its tokens in the order in which they were.
 
         Args:
             rows: int64 (kept,), may be empty.
-            other: A batch of the same kind; not to be used afterwards.
+            others: Batches of the same kind; not to be used afterwards.
         """
-        parts = [(self, rows), (other, torch.arange(len(other.positions), device=rows.device))]
+        parts = [(self, rows)]
+        parts += [(other, torch.arange(len(other.positions), device=rows.device)) for other in others]
         parts = [(cache, kept) for cache, kept in parts if len(kept)]
         packs = [_Pack(cache.positions[kept]) for cache, kept in parts]
         count, slots = sum(len(kept) for _, kept in parts), max((pack.longest for pack in packs), default=0)

@@ -157,26 +157,29 @@ class SharedBatch(ResidualCache):
         self.stacks = [stack.select(rows.cpu()) for stack in self.stacks]
         self._forget()
 
-    def join(self, rows: Tensor, other: ResidualCache) -> None:
-        """Keeps these rows and appends those of another batch (see `ResidualCache`).
+    def join(self, rows: Tensor, *others: ResidualCache) -> None:
+        """Keeps these rows and appends those of other batches (see `ResidualCache`).
 
         A piece that two rows hold now, or that is in a stack already, is in a stack afterwards; what a row had of it
         densely is dropped. The stacks stay as they are while they have all such pieces and half of theirs are held.
         """
-        assert isinstance(other, SharedBatch), "batches of one backbone are of one kind"
+        coming = [other for other in others if isinstance(other, SharedBatch)]
+        assert len(coming) == len(others), "batches of one backbone are of one kind"
         kept = [self._held[row] for row in rows.tolist()]
-        known, coming = (
-            {identity(piece) for stack in batch.stacks for piece in stack.pieces} for batch in (self, other)
+        held = [*kept, *(pieces for other in coming for pieces in other._held)]
+        known, *stacked = (
+            {identity(piece) for stack in batch.stacks for piece in stack.pieces} for batch in (self, *coming)
         )
         shared = {
-            key: held
-            for key, held in holders([*kept, *other._held]).items()
-            if self._stacked(held) or key in known or key in coming
+            key: uses
+            for key, uses in holders(held).items()
+            if self._stacked(uses) or any(key in keys for keys in (known, *stacked))
         }
         self._drop(rows.tolist(), kept, shared.keys() - known)
-        other._drop(range(len(other._held)), other._held, shared.keys() - coming)
-        super().join(rows, other)
-        self._held = [*kept, *other._held]
+        for other, keys in zip(coming, stacked, strict=True):
+            other._drop(range(len(other._held)), other._held, shared.keys() - keys)
+        super().join(rows, *others)
+        self._held = held
         if shared.keys() <= known and 2 * len(shared) >= len(known):
             self.stacks = [own for stack in self.stacks for own in stack.used(shared)]
         else:

@@ -1,8 +1,9 @@
 """The running batch: requests join and leave it between any two tokens.
 
-One step runs a chunk of the prefill of those that joined last, and one token of every row in flight. Positions are
-explicit, so rows of any length and of any operation decode together. Samples of a request share its prefill: the row of
-the cache is repeated, the pieces of the context are not.
+One step runs the prefill of those that joined last, or a chunk of it, and one token of every row in flight. Positions
+are explicit, so rows of any length and of any operation decode together; prompts of very different lengths are
+prefilled apart, see `alike`. Samples of a request share its prefill: the row of the cache is repeated, the pieces of
+the context are not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from graphflow.backbone.cache import ResidualCache
 from graphflow.backbone.load import Backbone
 from graphflow.engine.failure import attempt
-from graphflow.engine.prefill import Prefill
+from graphflow.engine.prefill import PADDING, Prefill, alike
 from graphflow.engine.request import Reply, Request
 from graphflow.kv import OperationStore, SegmentKind
 
@@ -60,6 +61,24 @@ class Row:
         return self.flight.request.offset + len(self.flight.request.prompt)
 
 
+@dataclass(eq=False)
+class Group:
+    """Requests that are prefilled together.
+
+    Attributes:
+        flights: Those that are not cancelled, or were not when the prefill began.
+        prefill: Their rows, in order; None before it begins.
+    """
+
+    flights: list[Flight]
+    prefill: Prefill | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return self.prefill.cache.nbytes if self.prefill is not None else 0
+
+
 class Batch:
     """Rows in flight on one model.
 
@@ -71,17 +90,25 @@ class Batch:
         backbone: The model.
         store: State of operations.
         clock: Seconds, monotonic.
-        chunk: Tokens of one prefill pass at most, see `Prefill`.
+        chunk: Tokens of one prefill pass at most, see `Prefill`; 0 for no bound.
+        padding: Tokens that one more pass costs as much as, see `alike`.
     """
 
-    def __init__(self, backbone: Backbone, store: OperationStore, clock: Callable[[], float], chunk: int = 0) -> None:
-        self.backbone, self.store, self.clock, self.chunk = backbone, store, clock, chunk
+    def __init__(
+        self,
+        backbone: Backbone,
+        store: OperationStore,
+        clock: Callable[[], float],
+        chunk: int = 0,
+        padding: int = PADDING,
+    ) -> None:
+        self.backbone, self.store, self.clock = backbone, store, clock
+        self.chunk, self.padding = chunk, padding
         self.kept = store.shape.dtype
         self.isolated, self.peak_bytes = True, 0
         self._cache = self._empty()
         self._active: list[Row | None] = []  # one a row of the cache; None where the row has ended
-        self._prefill: Prefill | None = None
-        self._joining: list[Flight] = []
+        self._groups: list[Group] = []  # that are still to be prefilled, or whose rows are not in the cache yet
 
     def _empty(self) -> ResidualCache:
         return self.backbone.batch((), self.store.shape)
@@ -89,13 +116,17 @@ class Batch:
     @property
     def joining(self) -> bool:
         """True while prompts are prefilled; nothing else can join meanwhile."""
-        return bool(self._joining)
+        return bool(self._groups)
+
+    @property
+    def _joining(self) -> list[Flight]:
+        return [flight for group in self._groups for flight in group.flights if not flight.cancelled]
 
     @property
     def flights(self) -> list[Flight]:
         """Requests in flight, without those that are cancelled."""
         found = dict.fromkeys(row.flight for row in self._active if row is not None)
-        return [*(flight for flight in self._joining if not flight.cancelled), *found]
+        return [*self._joining, *found]
 
     @property
     def rows(self) -> int:
@@ -105,7 +136,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes that the caches hold now."""
-        return self._cache.nbytes + (self._prefill.cache.nbytes if self._prefill is not None else 0)
+        return self._cache.nbytes + sum(group.nbytes for group in self._groups)
 
     def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
         """Lets requests of any operations and lengths in; their prefill begins with the next step.
@@ -117,43 +148,49 @@ class Batch:
         Returns:
             One flight a request, in order.
         """
-        assert not self._joining, "one group joins at a time"
+        assert not self._groups, "those that joined before are prefilled first"
         keep = [keep_logits] * len(requests) if isinstance(keep_logits, bool) else keep_logits
-        started = self.clock()
+        started, flights, lengths = self.clock(), list[Flight](), list[int]()
         for request, wanted in zip(requests, keep, strict=True):
             whole, ran = request.offset + len(request.prompt), len(request.fresh[0])
             reply = Reply(request.context, prefill_tokens=ran, reused_tokens=whole - ran)
             reply.operation_tokens, reply.operation_reused = request.operation_counts
-            self._joining.append(Flight(request, reply, started, wanted, len(request.seeds)))
-        return list(self._joining)
+            flights.append(Flight(request, reply, started, wanted, len(request.seeds)))
+            lengths.append(ran)
+        self._groups = [Group([flights[place] for place in places]) for places in alike(lengths, self.padding)]
+        return flights
 
     def cancel(self, flight: Flight) -> None:
         """Lets a request go: nothing comes of it."""
         flight.cancelled = True
         self._active = [None if row is not None and row.flight is flight else row for row in self._active]
-        if all(joining.cancelled for joining in self._joining):
-            self._prefill, self._joining = None, []
+        self._groups = [group for group in self._groups if not all(own.cancelled for own in group.flights)]
         self._leave()
 
     def step(self) -> list[Flight]:
-        """Runs one chunk of prefill and one token of every row; gives the requests that end with it."""
-        ended = self._advance() if self._joining else []
+        """Runs prefills, or a chunk of one, and one token of every row; gives the requests that end with it."""
+        ended = self._advance()
         if self._active:
             ended += self._decode()
         self._leave()
         return ended
 
     def _advance(self) -> list[Flight]:
-        """Runs a chunk of the group that joins; gives the requests that end or fail with it."""
-        failure = self._try(self._chunk)
-        if failure:
-            failed = [flight for flight in self._joining if not flight.cancelled]
-            for flight in failed:
-                flight.failure = failure
-            self._prefill, self._joining = None, []
-            return failed
-        assert self._prefill is not None
-        return self._board(self._prefill, self._prefill.hidden) if self._prefill.hidden is not None else []
+        """Prefills those that join, one chunk if there is a bound; gives the requests that end or fail with it."""
+        ended, ready = [], list[Group]()
+        for group in list(self._groups):
+            failure = self._try(lambda group=group: self._chunk(group))
+            if failure:
+                self._groups.remove(group)
+                failed = [flight for flight in group.flights if not flight.cancelled]
+                for flight in failed:
+                    flight.failure = failure
+                ended += failed
+            elif group.prefill is not None and group.prefill.done:
+                ready.append(group)
+            if self.chunk:
+                break
+        return ended + (self._board(ready) if ready else [])
 
     def _try(self, action: Callable[[], object]) -> str:
         """What an action has raised, in words; it is raised where failures are not isolated."""
@@ -162,22 +199,45 @@ class Batch:
         action()
         return ""
 
-    def _chunk(self) -> None:
-        """Runs a chunk of the group that joins."""
-        if self._prefill is None:
-            requests = [flight.request for flight in self._joining]
+    def _chunk(self, group: Group) -> None:
+        """Runs a chunk of a group's prompts; all of them if there is no bound."""
+        if group.prefill is None:
+            requests = [flight.request for flight in group.flights]
             cache = self.backbone.batch([request.held for request in requests], self.store.shape)
-            self._prefill = Prefill(self.backbone, cache, [request.fresh for request in requests], self.chunk)
-        self._prefill.advance()
+            group.prefill = Prefill(self.backbone, cache, [request.fresh for request in requests], self.chunk)
+        group.prefill.advance()
         self._count()
 
     def _count(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.nbytes)
 
-    def _board(self, prefill: Prefill, hidden: Tensor) -> list[Flight]:
-        """Lets the rows of prefilled prompts decode; gives the requests whose first token is their last."""
+    def _board(self, groups: Sequence[Group]) -> list[Flight]:
+        """Lets the rows of prefilled prompts decode; gives those that fail or end with their first token."""
+        ended, boarding, caches = [], list[Row](), list[ResidualCache]()
+        for group in groups:
+            assert group.prefill is not None and group.prefill.hidden is not None
+            rows, places, failed = self._kept(group.flights, group.prefill)
+            left, over = self._begin(group.prefill.cache, group.prefill.hidden, rows, places)
+            ended += failed + over
+            if left:
+                if [places[index] for index in left] != list(range(len(group.flights))):
+                    chosen = torch.tensor([places[index] for index in left], device=self.backbone.device)
+                    group.prefill.cache.select(chosen)
+                caches.append(group.prefill.cache)
+                boarding += [rows[index] for index in left]
+        self._groups = [group for group in self._groups if group not in groups]
+        if boarding:
+            self._merge(caches, boarding)
+        return ended
+
+    def _kept(self, flights: Sequence[Flight], prefill: Prefill) -> tuple[list[Row], list[int], list[Flight]]:
+        """Fills in what a prefill has made of requests.
+
+        Returns:
+            A row a sample, its place in the prefill, and the requests that failed.
+        """
         rows, places, failed = [], [], []
-        for place, flight in enumerate(self._joining):
+        for place, flight in enumerate(flights):
             if flight.cancelled:
                 continue
             failure = self._try(lambda flight=flight, place=place: self._keep(prefill, place, flight))
@@ -188,16 +248,10 @@ class Batch:
             request, reply, count = flight.request, flight.reply, len(flight.request.seeds)
             (prompt,) = reply.contexts
             reply.outputs, reply.contexts = [()] * count, [prompt] * count
-            reply.logits = [hidden.new_empty(0)] * count if flight.keep_logits else []
+            reply.logits = [torch.empty(0)] * count if flight.keep_logits else []
             rows += [Row(flight, i, torch.Generator().manual_seed(seed)) for i, seed in enumerate(request.seeds)]
             places += [place] * count
-        left, ended = self._begin(prefill.cache, hidden, rows, places)
-        if left:
-            if [places[index] for index in left] != list(range(len(hidden))):
-                prefill.cache.select(torch.tensor([places[index] for index in left], device=hidden.device))
-            self._merge(prefill.cache, [rows[index] for index in left])
-        self._prefill, self._joining = None, []
-        return failed + ended
+        return rows, places, failed
 
     def _begin(
         self, cache: ResidualCache, hidden: Tensor, rows: list[Row], places: list[int]
@@ -212,10 +266,10 @@ class Batch:
         alive, ended = self._write(rows, hidden[torch.tensor(places, device=hidden.device)], cache)
         return [index for index, row in enumerate(alive) if row is not None], ended
 
-    def _merge(self, cache: ResidualCache, rows: list[Row]) -> None:
+    def _merge(self, caches: Sequence[ResidualCache], rows: list[Row]) -> None:
         """Puts rows behind those that are still decoding."""
         stay = [place for place, row in enumerate(self._active) if row is not None]
-        self._cache.join(torch.tensor(stay, dtype=torch.long, device=self.backbone.device), cache)
+        self._cache.join(torch.tensor(stay, dtype=torch.long, device=self.backbone.device), *caches)
         self._active = [*(self._active[place] for place in stay), *rows]
         self._count()
 
@@ -242,7 +296,10 @@ class Batch:
             flight.reply.first_token_s = flight.reply.first_token_s or now - flight.started
             if flight.keep_logits:
                 row.logits.append(logits[index])
-            row.output.append(_choose(logits[index], request.temperature, row.generator))
+            greedy = request.temperature == 0
+            row.output.append(
+                likeliest[index] if greedy else _sample(logits[index], request.temperature, row.generator)
+            )
             if row.output[-1] in self.backbone.stops or len(row.output) == request.max_tokens:
                 left[index] = None
                 if self._end(row, cache, index, cache.slots):

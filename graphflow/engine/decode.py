@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Batch
-from graphflow.engine.prefill import Fresh, Prefill
+from graphflow.engine.prefill import PADDING, Fresh, Prefill, alike
 from graphflow.engine.request import Reply, Request
 from graphflow.kv import Context, OperationStore, SegmentKind
 
@@ -19,13 +19,14 @@ class Decoder:
 
     Attributes:
         cache_bytes: Most bytes that a cache has held since this was last set to 0; running batches count their own.
-        between: Called between two chunks of a text, so that a running batch goes on meanwhile.
+        between: Called between two passes over texts, so that a running batch goes on meanwhile.
 
     Args:
         backbone: The model.
         store: State of operations.
         clock: Seconds, monotonic.
         chunk: Tokens of one prefill pass at most, see `Prefill`; 0 for no bound.
+        padding: Tokens that one more pass costs as much as, see `alike`.
     """
 
     def __init__(
@@ -34,15 +35,17 @@ class Decoder:
         store: OperationStore,
         clock: Callable[[], float] = time.perf_counter,
         chunk: int = 0,
+        padding: int = PADDING,
     ):
-        self.backbone, self.store, self.clock, self.chunk = backbone, store, clock, chunk
+        self.backbone, self.store, self.clock = backbone, store, clock
+        self.chunk, self.padding = chunk, padding
         self.kept = store.shape.dtype
         self.cache_bytes = 0
         self.between: Callable[[], None] = lambda: None
 
     def open(self) -> Batch:
         """An empty running batch."""
-        return Batch(self.backbone, self.store, self.clock, self.chunk)
+        return Batch(self.backbone, self.store, self.clock, self.chunk, self.padding)
 
     def _prefilled(self, after: Sequence[Context], fresh: Sequence[Fresh]) -> Prefill:
         """Rows whose tokens have run."""
@@ -76,14 +79,20 @@ class Decoder:
             texts: Tokens of each segment, at least one.
             after: What each follows; nothing where None.
         """
-        after = [Context()] * len(texts) if after is None else after
-        fresh = [
-            (ids, range(context.length, context.length + len(ids))) for ids, context in zip(texts, after, strict=True)
-        ]
-        run, grown = self._prefilled(after, fresh), []
-        for row, (ids, context) in enumerate(zip(texts, after, strict=True)):
-            kv = run.cache.take(row, run.end - len(ids), run.end, context.length, self.backbone.rope, self.kept)
-            grown.append(context.append(self.store.hold(ids, kv, SegmentKind.DYNAMIC)))
+        grown = [Context()] * len(texts) if after is None else list(after)
+        for first, group in enumerate(alike([len(ids) for ids in texts], self.padding)):
+            if first:
+                self.between()
+            before = [grown[place] for place in group]
+            fresh = [
+                (texts[place], range(context.length, context.length + len(texts[place])))
+                for place, context in zip(group, before, strict=True)
+            ]
+            run = self._prefilled(before, fresh)
+            for row, (place, context) in enumerate(zip(group, before, strict=True)):
+                ids = texts[place]
+                kv = run.cache.take(row, run.end - len(ids), run.end, context.length, self.backbone.rope, self.kept)
+                grown[place] = context.append(self.store.hold(ids, kv, SegmentKind.DYNAMIC))
         return grown
 
     def generate(self, requests: Sequence[Request], keep_logits: bool = False) -> list[Reply]:

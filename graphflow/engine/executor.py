@@ -65,7 +65,7 @@ class Executor(Engine):
         self.backbone, self._stopped = backbone, 0.0
         prompts = {op.name: op.prompt for op in library.operations.values() if op.kind is Kind.LLM}
         self.store = open_store(kv, backbone, DTYPES[config.kv_dtype], prompts, allowed)
-        self.decoder = Decoder(backbone, self.store, self.clock, config.prefill_chunk)
+        self.decoder = Decoder(backbone, self.store, self.clock, config.prefill_chunk, config.padding)
         self.memory = open_memory(backbone, self.store, self.decoder, prompts)
         self.prompts = self.memory.prompts
         self.calls = Calls(backbone, library, self.memory, config, self.toolbox, self.stop_clock)

@@ -36,6 +36,7 @@ class Continuous(RequestServer):
 
     def start(self, concurrency: int, longest: int) -> None:
         """Opens a manager with pages for so many contexts of so many tokens."""
+        super().start(concurrency, longest)
         self._numbers, self._by_id = count(), dict[str, Flight]()
         model: Any = self.backbone.model
         pages = concurrency * -(-int(longest * ROOM) // PAGE)
@@ -57,6 +58,7 @@ class Continuous(RequestServer):
             self._manager.stop(hard_stop=True)
             self._manager.destroy()
             self._manager = None
+        super().stop()
         self._open = []
 
     def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from graphflow.backbone.compat import stock_attention_for
 from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Batch, Flight
 from graphflow.engine.calls import Calls
@@ -75,6 +76,7 @@ class RequestServer(Batch):
     def __init__(self, backbone: Backbone, store: OperationStore, clock: Callable[[], float]) -> None:
         super().__init__(backbone, store, clock)
         self._open: list[Flight] = []
+        self._attention = ""
 
     @property
     def flights(self) -> list[Flight]:
@@ -87,10 +89,23 @@ class RequestServer(Batch):
         return len(self._open)
 
     def start(self, concurrency: int, longest: int) -> None:
-        """Makes ready for so many requests at a time, of so many tokens each; its time counts as set-up."""
+        """Makes ready for so many requests at a time, of so many tokens each; its time counts as set-up.
+
+        The model attends as transformers loads it.
+        """
+        config: Any = self.backbone.model.config
+        self._attention = config._attn_implementation
+        self._attend(stock_attention_for(config))
 
     def stop(self) -> None:
         """Lets go of what `start` took."""
+        if self._attention:
+            self._attend(self._attention)
+            self._attention = ""
+
+    def _attend(self, implementation: str) -> None:
+        model: Any = self.backbone.model
+        model.set_attn_implementation(implementation)
 
     def groups(self, tasks: Sequence[Task], concurrency: int) -> Iterator[Sequence[Task]]:
         """Tasks that are served together; all of them, where one can begin as soon as another ends."""
@@ -99,7 +114,7 @@ class RequestServer(Batch):
     def join(self, requests: Sequence[Request], keep_logits: bool | Sequence[bool] = False) -> list[Flight]:
         """Takes requests, for the next steps to answer."""
         flights = super().join(requests, keep_logits)
-        self._joining = []
+        self._groups = []
         self._open += flights
         return flights
 

@@ -28,7 +28,10 @@ from graphflow.kv.modes import KVConfig
 OWN = ("task_id", "fingerprint", "op_bytes", "dynamic_bytes", "ran")
 OUTCOME = ("fingerprint", "workflow", "metric", "tokens", "llm_calls", "kv_bytes", "latency_s")
 
-PACE = ("concurrency", "max_batch", "scheduler", "gather", "prefill_chunk", "prefetch", "arrivals", "rate", "fidelity")
+PACE = (
+    *("concurrency", "max_batch", "scheduler", "gather", "prefill_chunk", "padding", "prefetch", "arrivals", "rate"),
+    "fidelity",
+)
 """Settings of the engine that decide when a step runs and what is measured, not what is written."""
 
 

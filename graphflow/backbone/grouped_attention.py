@@ -1,0 +1,56 @@
+"""PyTorch's fused attention without repeated keys: heads of one group stand as more queries of their shared head.
+
+The `sdpa` of transformers writes every key and value head out once for each query head before a masked call. When a
+batch decodes, those copies are most of the time of attention (our choice; ```graphflow.experiment.serving` measures it``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "grouped_sdpa"
+
+
+def grouped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention in the form that transformers calls.
+
+    Args:
+        module: The attention layer.
+        query: (batch, heads, queries, head_dim).
+        key: (batch, kv_heads, slots, head_dim).
+        value: (batch, kv_heads, slots, head_dim).
+        attention_mask: Additive or bool, (batch, 1, queries, slots); None leaves the call to transformers.
+        scaling: Factor on scores; None for 1 / sqrt(head_dim).
+        others: What the `sdpa` of transformers takes.
+
+    Returns:
+        (batch, queries, heads, head_dim), and None for the weights.
+    """
+    if attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **others)  # type: ignore[return-value]
+    batch, heads, count, dim = query.shape
+    kv_heads, slots = key.shape[1:3]
+    group = heads // kv_heads
+    seen = attention_mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(-1, 1, group * count, slots)
+    queries = query.reshape(batch, kv_heads, group * count, dim)
+    mixed = scaled_dot_product_attention(queries, key, value, attn_mask=seen, scale=scaling)
+    mixed = mixed.view(batch, kv_heads, group, count, dim).permute(0, 3, 1, 2, 4)
+    return mixed.reshape(batch, count, heads, dim), None
+
+
+AttentionInterface.register(NAME, grouped_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
