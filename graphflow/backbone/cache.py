@@ -6,18 +6,20 @@ attention mask follows from positions alone, so the order of slots is free (our 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, DynamicLayer
 
+from graphflow.backbone.compat import masks_for
 from graphflow.kv.accounting import KVShape, tensor_bytes
 from graphflow.kv.rope import Rope
 from graphflow.kv.segment import Piece, to_local
 
 Placed = Sequence[tuple[Piece, int]]  # pieces with their offsets; gaps are allowed
+Part = tuple["ResidualCache", Tensor]  # a batch and some of its rows
 ROOM = 16  # slots that a layer has to spare when it grows: one copy in so many tokens
 
 
@@ -96,8 +98,10 @@ class ResidualCache(DynamicCache):
 
     def __init__(self, rows: Sequence[Placed], rope: Rope, shape: KVShape, dtype: torch.dtype, device: torch.device):
         super().__init__()
+        self.layer_class_to_replicate = RoomyLayer
         slots = max((sum(piece.length for piece, _ in row) for row in rows), default=0)
         self.positions = torch.full((len(rows), slots), -1, device=device)
+        self._packed: list[list[tuple[list[Any], Tensor, _Pack]]] = []
         if not slots:
             return
         whole = torch.zeros(
@@ -113,8 +117,7 @@ class ResidualCache(DynamicCache):
             whole[:, 0, index, :, start:] = rope.rotate(kv[:, 0], offsets)
             whole[:, 1, index, :, start:] = kv[:, 1]
             self.positions[index, start:] = offsets + local
-        for layer in range(shape.layers):
-            self.update(whole[layer, 0], whole[layer, 1], layer)
+        self.layers: list[Any] = [RoomyLayer.of(*whole[layer]) for layer in range(shape.layers)]
 
     @property
     def slots(self) -> int:
@@ -124,16 +127,11 @@ class ResidualCache(DynamicCache):
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values held now, room to grow included."""
-        layers: list[Any] = self.layers
-        return sum(
-            layer.nbytes if isinstance(layer, RoomyLayer) else tensor_bytes(layer.keys) + tensor_bytes(layer.values)
-            for layer in layers
-        )
+        return sum(layer.nbytes for layer in self.layers)
 
     def _tensors(self) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every layer, (batch, kv_heads, slots, head_dim)."""
-        layers: list[Any] = self.layers
-        return [(layer.keys, layer.values) for layer in layers]
+        return [self.kv(layer) for layer in range(len(self.layers))]
 
     def visible(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What new tokens may attend to, the new tokens themselves appended as the last slots.
@@ -153,6 +151,25 @@ class ResidualCache(DynamicCache):
         seen[:, :, -new:] |= own
         return seen, distance
 
+    def masks(self, config: Any, positions: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+        """Attention masks of a forward pass over new tokens, in the form that the model takes (`compat.masks_for`).
+
+        Args:
+            config: The model's configuration.
+            positions: int64 (batch, new), -1 where a row has no token.
+            dtype: Dtype of the model.
+        """
+        return masks_for(config, *self.visible(positions), dtype)
+
+    def end(self, row: int) -> int:
+        """The slot behind a row's last token."""
+        return self.slots
+
+    def kv(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, (batch, kv_heads, slots, head_dim) each."""
+        own: Any = self.layers[layer]
+        return own.keys, own.values
+
     def advance(self, positions: Tensor) -> None:
         """Records the positions of tokens whose KV a forward pass has just appended."""
         self.positions = torch.cat([self.positions, positions], dim=1)
@@ -167,38 +184,54 @@ class ResidualCache(DynamicCache):
         self.batch_select_indices(rows)
 
     def join(self, rows: Tensor, *others: ResidualCache) -> None:
-        """Keeps these rows, in this order, and appends the rows of other batches.
-
-        Holes are dropped: every row ends at the last slot afterwards, its tokens in the order in which they were.
+        """Keeps these rows, in this order, and appends the rows of other batches, which are used up.
 
         Args:
             rows: int64 (kept,), may be empty.
             others: Batches of the same kind; not to be used afterwards.
         """
-        parts = [(self, rows)]
-        parts += [(other, torch.arange(len(other.positions), device=rows.device)) for other in others]
-        parts = [(cache, kept) for cache, kept in parts if len(kept)]
-        packs = [_Pack(cache.positions[kept]) for cache, kept in parts]
-        count, slots = sum(len(kept) for _, kept in parts), max((pack.longest for pack in packs), default=0)
-        positions = torch.full((count, slots), -1, device=self.positions.device)
-        starts = [sum(len(kept) for _, kept in parts[:index]) for index in range(len(parts))]
-        for (_, kept), pack, start in zip(parts, packs, starts, strict=True):
-            positions[start : start + len(kept), slots - pack.longest :] = pack.positions
-        layers: list[Any] = []
-        for index in range(len(parts[0][0].layers) if parts else 0):
-            sources: list[Any] = [cache.layers[index] for cache, _ in parts]
-            keys = sources[0].keys
-            buffer = keys.new_empty((2, count, keys.shape[1], slots + ROOM, keys.shape[3]))
-            for source, (_, kept), pack, start in zip(sources, parts, packs, starts, strict=True):
-                own = buffer[:, start : start + len(kept)]
-                own[:, :, :, : slots - pack.longest] = 0  # never seen, but must be finite
-                into = own[:, :, :, slots - pack.longest : slots]
-                pack.copy(source.keys, kept, into[0])
-                pack.copy(source.values, kept, into[1])
-            for cache, _ in parts:
-                cache.layers[index] = RoomyLayer()  # what is copied goes at once: no second batch is ever held
-            layers.append(RoomyLayer.within(buffer, slots))
-        self.layers, self.positions = layers, positions
+        every = [(other, torch.arange(len(other.positions), device=rows.device)) for other in others]
+        used: list[list[Any]] = [cache.layers for cache in (self, *others)]
+        self.lay([(self, rows), *every])
+        for layer in range(len(self._packed)):
+            self.fill(layer)
+            drop(used, layer)
+
+    def lay(self, parts: Sequence[Part]) -> None:
+        """Becomes rows of some batches, itself among them or not, once `fill` has been called for every layer.
+
+        Holes are dropped: every row ends at the last slot, its tokens in the order in which they were.
+
+        Args:
+            parts: Batches of this kind, and int64 (kept,), their rows, in order.
+        """
+        parts = [(cache, rows) for cache, rows in parts if len(rows)]
+        packs = [_Pack(cache.positions[rows]) for cache, rows in parts]
+        count, slots = sum(len(rows) for _, rows in parts), max((pack.longest for pack in packs), default=0)
+        positions, start = torch.full((count, slots), -1, device=self.positions.device), 0
+        for (_, rows), pack in zip(parts, packs, strict=True):
+            positions[start : start + len(rows), slots - pack.longest :] = pack.positions
+            start += len(rows)
+        sources: list[tuple[list[Any], Tensor, _Pack]] = [
+            (cache.layers, rows, pack) for (cache, rows), pack in zip(parts, packs, strict=True)
+        ]
+        self.layers = [RoomyLayer() for _ in (sources[0][0] if sources else ())]
+        self._packed, self.positions = [sources] * len(self.layers), positions
+
+    def fill(self, layer: int) -> None:
+        """Copies the keys and values of a layer, see `lay`."""
+        count, slots = self.positions.shape
+        sources, self._packed[layer] = self._packed[layer], []
+        keys, start = sources[0][0][layer].keys, 0
+        buffer = keys.new_empty((2, count, keys.shape[1], slots + ROOM, keys.shape[3]))
+        for layers, rows, pack in sources:
+            own = buffer[:, start : start + len(rows)]
+            own[:, :, :, : slots - pack.longest] = 0  # never seen, but must be finite
+            into = own[:, :, :, slots - pack.longest : slots]
+            pack.copy(layers[layer].keys, rows, into[0])
+            pack.copy(layers[layer].values, rows, into[1])
+            start += len(rows)
+        self.layers[layer] = RoomyLayer.within(buffer, slots)
 
     def take(self, row: int, start: int, stop: int, offset: int, rope: Rope, dtype: torch.dtype) -> Tensor:
         """KV of the tokens in slots [start, stop) of a row, in the local frame.
@@ -218,6 +251,13 @@ class ResidualCache(DynamicCache):
             [torch.stack([keys[row, :, start:stop], values[row, :, start:stop]]) for keys, values in self._tensors()]
         )
         return to_local(kv, offset, rope).to(dtype)
+
+
+def drop(used: Iterable[list[Any]], layer: int) -> None:
+    """Lets go of a layer of batches that are used up: what is copied goes at once, no second batch is ever held."""
+    for layers in used:
+        if layers:
+            layers[layer] = RoomyLayer()
 
 
 class _Pack:

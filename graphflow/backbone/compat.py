@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphflow.backbone import grouped_attention
 from graphflow.kv.rope import Rope, check_rope_type
 
 # How a family's forward takes ready-made attention masks: one tensor, or one tensor for each kind of layer.
@@ -35,12 +34,7 @@ def check_family(config: Any) -> None:
 
 
 def attention_for(config: Any) -> str:
-    """Attention implementation to load a model with: PyTorch's fused one does not soft-cap scores, so not there."""
-    return "eager" if stock_attention_for(config) == "eager" else grouped_attention.NAME
-
-
-def stock_attention_for(config: Any) -> str:
-    """As `attention_for`, of those that transformers has by itself."""
+    """Attention of transformers to load a model with: PyTorch's fused one does not soft-cap scores, so not there."""
     return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
 

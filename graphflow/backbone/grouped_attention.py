@@ -1,7 +1,7 @@
 """PyTorch's fused attention without repeated keys: heads of one group stand as more queries of their shared head.
 
 The `sdpa` of transformers writes every key and value head out once for each query head before a masked call. When a
-batch decodes, those copies are most of the time of attention (our choice; ```graphflow.experiment.serving` measures it``).
+batch decodes, those copies are most of the time of attention (our choice).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from graphflow.backbone.lanes import hand_over_cache, in_lanes
+
 NAME = "grouped_sdpa"
 
 
@@ -24,6 +26,7 @@ def grouped_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    cached: Any = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form that transformers calls.
@@ -35,6 +38,7 @@ def grouped_attention(
         value: (batch, kv_heads, slots, head_dim).
         attention_mask: Additive or bool, (batch, 1, queries, slots); None leaves the call to transformers.
         scaling: Factor on scores; None for 1 / sqrt(head_dim).
+        cached: The cache, of no use here.
         others: What the `sdpa` of transformers takes.
 
     Returns:
@@ -52,5 +56,9 @@ def grouped_attention(
     return mixed.reshape(batch, count, heads, dim), None
 
 
-AttentionInterface.register(NAME, grouped_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+def use_grouped_attention(model: nn.Module) -> None:
+    """Make a model attend through `grouped_attention`, lane by lane where its cache has lanes."""
+    AttentionInterface.register(NAME, in_lanes(grouped_attention))
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    hand_over_cache(model)

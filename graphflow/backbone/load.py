@@ -18,8 +18,10 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.checksums import check_checksums
-from graphflow.backbone.compat import attention_for, body, check_family, logits_of, masks_for, rope_of
+from graphflow.backbone.compat import attention_for, body, check_family, logits_of, rope_of
 from graphflow.backbone.config import DTYPES, BackboneConfig, BackboneError
+from graphflow.backbone.grouped_attention import use_grouped_attention
+from graphflow.backbone.lanes import Lanes
 from graphflow.backbone.shared_attention import use_shared_attention
 from graphflow.backbone.shared_batch import ResidualBatch, SharedBatch
 from graphflow.backbone.turns import TurnFormat, Written, turn_format
@@ -69,8 +71,9 @@ class Backbone:
     ):
         check_family(model.config)
         self._batch = BATCHES[attention]
-        if attention != "dense":
-            use_shared_attention(model)
+        # Grouped attention is the fused one's; where scores are soft-capped, the shared one does without segments.
+        grouped = attention == "dense" and attention_for(model.config) == "sdpa"
+        (use_grouped_attention if grouped else use_shared_attention)(model)
         self.revision = revision
         self.name, self.model, self.tokenizer, self.turns = name, model.eval(), tokenizer, turns
         self.rope: Rope = rope_of(model)
@@ -137,8 +140,16 @@ class Backbone:
         """
         return self._batch(rows, self.rope, shape, self.dtype, self.device)
 
+    def lanes(self, shape: KVShape) -> Lanes:
+        """An empty batch whose rows come and go.
+
+        Args:
+            shape: Shape of the KV, see `shape`.
+        """
+        return Lanes(lambda: self.batch((), shape))
+
     @torch.inference_mode()
-    def forward(self, ids: Tensor, positions: Tensor, cache: ResidualCache) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, cache: ResidualCache | Lanes) -> Tensor:
         """Runs new tokens and appends their KV to the cache.
 
         Args:
@@ -149,11 +160,10 @@ class Backbone:
         Returns:
             (batch, new, hidden) final hidden states.
         """
-        visible, distance = cache.visible(positions)
         hidden = body(self.model)(
             input_ids=ids,
             position_ids=positions.clamp(min=0),
-            attention_mask=masks_for(self.model.config, visible, distance, self.dtype),
+            attention_mask=cache.masks(self.model.config, positions, self.dtype),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from graphflow.backbone.compat import body
+from graphflow.backbone.lanes import hand_over_cache, in_lanes
 from graphflow.backbone.residual_kernel import decode
 from graphflow.backbone.residual_stack import ResidualStack, Seen
 from graphflow.backbone.shared_batch import SharedBatch
-from graphflow.backbone.shared_plan import Seats, Tables
+from graphflow.backbone.shared_plan import Reading, Seats, Tables
+from graphflow.backbone.shared_stacks import interleaved
 
 NAME = "shared_segments"
 LOWEST = torch.finfo(torch.float32).min  # of masked scores: finite, so that a query that sees nothing gives no NaN
@@ -37,12 +38,10 @@ def use_shared_attention(model: nn.Module) -> None:
     config: Any = model.config
     if config._attn_implementation == NAME:
         return
-    AttentionInterface.register(NAME, shared_attention)
+    AttentionInterface.register(NAME, in_lanes(shared_attention))
     AttentionMaskInterface.register(NAME, eager_mask)
     model.set_attn_implementation(NAME)  # type: ignore[operator]
-    body(model).register_forward_pre_hook(
-        lambda module, args, kwargs: (args, {**kwargs, "cached": kwargs.get("past_key_values")}), with_kwargs=True
-    )
+    hand_over_cache(model)
 
 
 def shared_attention(
@@ -75,6 +74,8 @@ def shared_attention(
     batch, heads, count, dim = query.shape
     kv_heads, layer = key.shape[1], cast(Any, module)
     reading = cached.reading(_window(layer)) if isinstance(cached, SharedBatch) else None
+    if _fusible(query, softcap):
+        return _fused_attention(query, key, value, attention_mask, scaling, layer.layer_idx, reading), None
     scaled = query.to(torch.float32) * (dim**-0.5 if scaling is None else scaling)
     # Heads of one group share their keys: they stand as more queries, so that nothing is repeated.
     queries = scaled.reshape(batch * kv_heads, -1, dim)
@@ -92,6 +93,93 @@ def shared_attention(
     ]
     mixed = _merge(torch.cat((own, *parts), dim=1), reading.tables).view(kv_heads, batch, -1, count, dim)
     return mixed.permute(1, 3, 0, 2, 4).reshape(batch, count, heads, dim).to(query.dtype), None
+
+
+def _fusible(query: Tensor, softcap: float | None) -> bool:
+    """True where PyTorch's fused attention gives the log of its sum of exponentials: on a CPU, without a soft-cap."""
+    return query.device.type == "cpu" and softcap is None and not torch.is_grad_enabled()
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    layer: int,
+    reading: Reading | None,
+) -> Tensor:
+    """As `shared_attention`, every part by the fused kernel: nothing is converted, and no scores are written out.
+
+    Returns:
+        (batch, queries, heads, head_dim) in the dtype of the query.
+    """
+    batch, heads, count, dim = query.shape
+    kv_heads, slots = key.shape[1:3]
+    scale = dim**-0.5 if scaling is None else scaling
+    queries = query.reshape(batch, kv_heads, -1, dim)
+    group = queries.shape[2] // count
+    mask = None
+    if attention_mask is not None:
+        mask = attention_mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(-1, 1, group * count, slots)
+    own, lse = _fused(queries, key, value, mask, scale)
+    if reading is not None:
+        apart = interleaved(queries.to(torch.float32)).view(batch, kv_heads, -1, dim // 2, 2).transpose(0, 1)
+        parts = [_weighed(own, lse).transpose(0, 1)]
+        for seats, hidden in zip(reading.tables.seats, reading.hidden, strict=True):
+            turned = torch.view_as_complex(apart).index_select(1, seats.rows) * seats.turn
+            if isinstance(seats.stack.kv, ResidualStack):
+                scaled = turned * scale
+                parts.append(_meet_residuals(scaled, seats, seats.stack.kv, hidden, layer, count, None))
+            else:
+                parts.append(_meet_fused(turned, seats, hidden, layer, count, scale, query.dtype))
+        own = _merge(torch.cat(parts, dim=1), reading.tables).transpose(0, 1)
+    mixed = own.reshape(batch, kv_heads, group, count, dim).permute(0, 3, 1, 2, 4)
+    return mixed.reshape(batch, count, heads, dim).to(query.dtype)
+
+
+def _meet_fused(
+    turned: Tensor, seats: Seats, hidden: Tensor | Seen | None, layer: int, count: int, scale: float, dtype: torch.dtype
+) -> Tensor:
+    """As `_meet`, by the fused kernel.
+
+    Args:
+        turned: complex64 (kv_heads, segments * places, queries, head_dim/2), in the segments' frames, not scaled.
+        seats: Who uses which segment where.
+        hidden: Keys that queries must not see.
+        layer: The layer.
+        count: Tokens that run in each row.
+        scale: Factor on scores.
+        dtype: Dtype of the model.
+    """
+    assert isinstance(seats.stack.kv, Tensor)
+    keys, values = seats.stack.kv[layer]
+    if seats.segments is not None:
+        keys, values = keys[:, seats.segments], values[:, seats.segments]
+    kv_heads, segments, length, dim = keys.shape
+    queries = torch.view_as_real(turned).to(dtype).view(kv_heads, segments, -1, dim)
+    mask = None
+    if isinstance(hidden, Tensor):  # (segments, places, 1, count, length), or with 1 for places and count
+        group = queries.shape[2] // (seats.places * count)
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+        mask = mask.expand(-1, seats.places, group, count, -1).reshape(segments, 1, -1, length)
+    mixed, lse = _fused(queries.transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), mask, scale)
+    return _weighed(mixed, lse).transpose(0, 1).reshape(kv_heads, len(seats.rows), -1, dim + 2)
+
+
+def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """A softmax over a part of the keys by PyTorch's kernel for CPUs.
+
+    Returns:
+        (batch, heads, queries, head_dim), and float32 (batch, heads, queries), the log of the sum of exponentials.
+    """
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(queries, keys, values, 0.0, False, attn_mask=mask, scale=scale)
+
+
+def _weighed(mixed: Tensor, lse: Tensor) -> Tensor:
+    """A part in the form of `_part`, of a softmax that is divided by its sum already."""
+    return torch.cat((mixed.to(torch.float32), lse[..., None], torch.ones_like(lse)[..., None]), dim=-1)
 
 
 def _meet(

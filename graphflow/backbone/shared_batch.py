@@ -7,12 +7,11 @@ It stands where a `ResidualCache` does: `Backbone.forward` runs on it once the m
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence, Set
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphflow.backbone.cache import Placed, ResidualCache, RoomyLayer
+from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.residual_stack import readable
 from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach, seen_tokens
 from graphflow.backbone.shared_stacks import (
@@ -49,8 +48,6 @@ class SharedBatch(ResidualCache):
     def __init__(self, rows: Sequence[Placed], rope: Rope, shape: KVShape, dtype: torch.dtype, device: torch.device):
         shared, private = divide(rows, self._stacked)
         super().__init__(private, rope, shape, dtype, device)
-        self.layers: list[Any] = [RoomyLayer.of(keys, values) for keys, values in self._tensors()]
-        self.layer_class_to_replicate = RoomyLayer
         self.stacks: list[Stack] = self._stack_up(shared, shape, dtype, device)
         self._rope, self._shape, self._dtype, self._held = rope, shape, dtype, [tuple(row) for row in rows]
         self._forget()
@@ -157,40 +154,39 @@ class SharedBatch(ResidualCache):
         self.stacks = [stack.select(rows.cpu()) for stack in self.stacks]
         self._forget()
 
-    def join(self, rows: Tensor, *others: ResidualCache) -> None:
-        """Keeps these rows and appends those of other batches (see `ResidualCache`).
+    def lay(self, parts: Sequence[tuple[ResidualCache, Tensor]]) -> None:
+        """Becomes rows of some batches (see `ResidualCache`).
 
-        A piece that two rows hold now, or that is in a stack already, is in a stack afterwards; what a row had of it
-        densely is dropped. The stacks stay as they are while they have all such pieces and half of theirs are held.
+        A piece that two of the rows hold, or that is in a stack of theirs already, is in a stack afterwards; what a row
+        had of it densely is dropped. Stacks stay as they are where they have all such pieces and half of theirs are
+        held.
         """
-        coming = [other for other in others if isinstance(other, SharedBatch)]
-        assert len(coming) == len(others), "batches of one backbone are of one kind"
-        kept = [self._held[row] for row in rows.tolist()]
-        held = [*kept, *(pieces for other in coming for pieces in other._held)]
-        known, *stacked = (
-            {identity(piece) for stack in batch.stacks for piece in stack.pieces} for batch in (self, *coming)
-        )
+        mine = [(cache, rows) for cache, rows in parts if isinstance(cache, SharedBatch) and len(rows)]
+        assert len(mine) == sum(len(rows) > 0 for _, rows in parts), "batches of one backbone are of one kind"
+        held = [cache._held[row] for cache, rows in mine for row in rows.tolist()]
+        known = [{identity(piece) for stack in cache.stacks for piece in stack.pieces} for cache, _ in mine]
         shared = {
             key: uses
             for key, uses in holders(held).items()
-            if self._stacked(uses) or any(key in keys for keys in (known, *stacked))
+            if self._stacked(uses) or any(key in keys for keys in known)
         }
-        self._drop(rows.tolist(), kept, shared.keys() - known)
-        for other, keys in zip(coming, stacked, strict=True):
-            other._drop(range(len(other._held)), other._held, shared.keys() - keys)
-        super().join(rows, *others)
+        for (cache, rows), keys in zip(mine, known, strict=True):
+            cache._drop(rows.tolist(), shared.keys() - keys)
+        super().lay(parts)
         self._held = held
-        if shared.keys() <= known and 2 * len(shared) >= len(known):
-            self.stacks = [own for stack in self.stacks for own in stack.used(shared)]
+        whole = (cache for (cache, _), keys in zip(mine, known, strict=True) if shared.keys() <= keys)
+        kept = next((cache for cache in whole if 2 * len(shared) >= sum(len(s.pieces) for s in cache.stacks)), None)
+        if kept is not None:
+            self.stacks = [own for stack in kept.stacks for own in stack.used(shared)]
         else:
             self.stacks = self._stack_up(list(shared.values()), self._shape, self._dtype, self.positions.device)
         self._forget()
 
-    def _drop(self, rows: Iterable[int], held: Sequence[Placed], keys: Set[Hashable]) -> None:
+    def _drop(self, rows: Iterable[int], keys: Set[Hashable]) -> None:
         """Forgets what these rows have densely of some pieces."""
         self.positions = self.positions.clone()  # what a forward pass made cannot be written to
-        for row, pieces in zip(rows, held, strict=True):
-            for piece, offset in pieces:
+        for row in rows:
+            for piece, offset in self._held[row]:
                 if identity(piece) in keys:
                     own = self.positions[row]
                     own[(own >= offset) & (own < offset + piece.length)] = -1

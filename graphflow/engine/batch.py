@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.lanes import LANE, Lanes
 from graphflow.backbone.load import Backbone
+from graphflow.backbone.padding import PADDING, alike
 from graphflow.engine.failure import attempt
-from graphflow.engine.prefill import PADDING, Prefill, alike
+from graphflow.engine.prefill import Prefill
 from graphflow.engine.request import Reply, Request
 from graphflow.kv import OperationStore, SegmentKind
 
@@ -106,12 +108,9 @@ class Batch:
         self.chunk, self.padding = chunk, padding
         self.kept = store.shape.dtype
         self.isolated, self.peak_bytes = True, 0
-        self._cache = self._empty()
+        self._cache = backbone.lanes(store.shape)
         self._active: list[Row | None] = []  # one a row of the cache; None where the row has ended
         self._groups: list[Group] = []  # that are still to be prefilled, or whose rows are not in the cache yet
-
-    def _empty(self) -> ResidualCache:
-        return self.backbone.batch((), self.store.shape)
 
     @property
     def joining(self) -> bool:
@@ -150,14 +149,17 @@ class Batch:
         """
         assert not self._groups, "those that joined before are prefilled first"
         keep = [keep_logits] * len(requests) if isinstance(keep_logits, bool) else keep_logits
-        started, flights, lengths = self.clock(), list[Flight](), list[int]()
+        started, flights, wholes, fresh = self.clock(), list[Flight](), list[int](), list[int]()
         for request, wanted in zip(requests, keep, strict=True):
             whole, ran = request.offset + len(request.prompt), len(request.fresh[0])
             reply = Reply(request.context, prefill_tokens=ran, reused_tokens=whole - ran)
             reply.operation_tokens, reply.operation_reused = request.operation_counts
             flights.append(Flight(request, reply, started, wanted, len(request.seeds)))
-            lengths.append(ran)
-        self._groups = [Group([flights[place] for place in places]) for places in alike(lengths, self.padding)]
+            wholes.append(whole)
+            fresh.append(ran)
+        for same in alike(fresh, self.padding):
+            for places in alike([wholes[place] for place in same], LANE):
+                self._groups.append(Group([flights[same[place]] for place in places]))
         return flights
 
     def cancel(self, flight: Flight) -> None:
@@ -269,8 +271,8 @@ class Batch:
     def _merge(self, caches: Sequence[ResidualCache], rows: list[Row]) -> None:
         """Puts rows behind those that are still decoding."""
         stay = [place for place, row in enumerate(self._active) if row is not None]
-        self._cache.join(torch.tensor(stay, dtype=torch.long, device=self.backbone.device), *caches)
-        self._active = [*(self._active[place] for place in stay), *rows]
+        every = [*(self._active[place] for place in stay), *rows]
+        self._active = [every[place] for place in self._cache.join(stay, *caches)]
         self._count()
 
     def _decode(self) -> list[Flight]:
@@ -284,7 +286,7 @@ class Batch:
         return ended
 
     def _write(
-        self, rows: Sequence[Row | None], hidden: Tensor, cache: ResidualCache
+        self, rows: Sequence[Row | None], hidden: Tensor, cache: ResidualCache | Lanes
     ) -> tuple[list[Row | None], list[Flight]]:
         """Chooses the next token of every row; gives the rows that go on, None for the others, and ended requests."""
         logits, now = self.backbone.logits(hidden).cpu(), self.clock()
@@ -296,19 +298,17 @@ class Batch:
             flight.reply.first_token_s = flight.reply.first_token_s or now - flight.started
             if flight.keep_logits:
                 row.logits.append(logits[index])
-            greedy = request.temperature == 0
-            row.output.append(
-                likeliest[index] if greedy else _sample(logits[index], request.temperature, row.generator)
-            )
+            row.output.append(_choose(logits[index], request.temperature, row.generator))
             if row.output[-1] in self.backbone.stops or len(row.output) == request.max_tokens:
                 left[index] = None
-                if self._end(row, cache, index, cache.slots):
+                if self._end(row, cache, index):
                     ended.append(flight)
         return left, ended
 
-    def _end(self, row: Row, cache: ResidualCache, place: int, slot: int) -> bool:
-        """Hands over an output whose KV ends before a slot of a cache; True if it was the last one of its request."""
+    def _end(self, row: Row, cache: ResidualCache | Lanes, place: int) -> bool:
+        """Hands over the output of a row of a cache; True if it was the last one of its request."""
         flight, reply, length = row.flight, row.flight.reply, len(row.output) - 1  # the last token has no KV
+        slot = cache.end(place)
         if length:
             kv = cache.take(place, slot - length, slot, row.first, self.backbone.rope, self.kept)
             own = self.store.hold(row.output[:-1], kv, SegmentKind.DYNAMIC)
@@ -323,9 +323,9 @@ class Batch:
         """Rows that have ended leave when they are half of the batch; the others leave when somebody joins."""
         left = [place for place, row in enumerate(self._active) if row is not None]
         if not left and self._active:
-            self._active, self._cache = [], self._empty()
+            self._active, self._cache = [], self.backbone.lanes(self.store.shape)
         elif self._active and 2 * len(left) <= len(self._active):
-            self._cache.select(torch.tensor(left, device=self.backbone.device))
+            self._cache.select(left)
             self._active = [self._active[place] for place in left]
 
     def _keep(self, prefill: Prefill, row: int, flight: Flight) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from graphflow.backbone.load import DTYPES
+from graphflow.backbone.padding import PADDING
 from graphflow.engine.arrivals import Arrivals
-from graphflow.engine.prefill import PADDING
 from graphflow.engine.sandbox import SandboxConfig
 from graphflow.engine.schedule import Schedule
 

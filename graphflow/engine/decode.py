@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from graphflow.backbone.load import Backbone
+from graphflow.backbone.padding import PADDING, alike
 from graphflow.engine.batch import Batch
-from graphflow.engine.prefill import PADDING, Fresh, Prefill, alike
+from graphflow.engine.prefill import Fresh, Prefill
 from graphflow.engine.request import Reply, Request
 from graphflow.kv import Context, OperationStore, SegmentKind
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.cache import ROOM, ResidualCache
 from graphflow.kv import Context, Segment, SegmentKind
 from tests.tiny import FAMILIES, WINDOW, tiny_backbone
 
@@ -100,4 +100,4 @@ def test_a_position_off_by_one_is_seen():
 def test_bytes_are_those_of_the_tensors():
     backbone = tiny_backbone()
     cache, _ = prefill(backbone, tokens(10, 0))
-    assert cache.nbytes == 4 * 2 * 2 * 10 * 8 * 4  # layers x (K, V) x heads x tokens x head_dim x float32
+    assert cache.nbytes == 4 * 2 * 2 * (10 + ROOM) * 8 * 4  # layers x (K, V) x heads x slots x head_dim x float32

@@ -22,7 +22,10 @@ def rotated_queries(backbone, ids):
         hook = lambda module, inputs, output, index=index: taken.update({index: output.detach()})  # noqa: E731
         handles.append(layer.self_attn.q_proj.register_forward_hook(hook))
     with torch.no_grad():
+        ours = backbone.model.config._attn_implementation
+        backbone.model.set_attn_implementation("eager")
         out = backbone.model(input_ids=torch.tensor([ids]), output_attentions=True, use_cache=False)
+        backbone.model.set_attn_implementation(ours)
         cos, sin = backbone.model.model.rotary_emb(out.logits, torch.arange(len(ids))[None])
     for handle in handles:
         handle.remove()

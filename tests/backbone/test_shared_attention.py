@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from graphflow.backbone import shared_attention as attention
 from graphflow.backbone.cache import ROOM, ResidualCache, RoomyLayer
 from graphflow.backbone.load import Backbone
 from graphflow.backbone.shared_attention import NAME, shared_attention, use_shared_attention
@@ -35,8 +36,9 @@ def context(*pieces):
 
 
 def pair(family="qwen2", dtype=torch.float32):
-    """The same backbone twice: with its own attention, and with that over shared segments."""
+    """The same backbone twice: with the attention of transformers, and with that over shared segments."""
     plain, shared = tiny_backbone(family, dtype), tiny_backbone(family, dtype)
+    plain.model.set_attn_implementation("eager")
     use_shared_attention(shared.model)
     return plain, shared
 
@@ -290,7 +292,7 @@ def test_bytes_by_hand():
     assert batch.shared_bytes == 10 * PER_TOKEN + 2 * 8 + 2 * 8 + 2 * 4 * 8 + 4 * 8
     assert batch.private_bytes == 2 * (5 + 1 + ROOM) * PER_TOKEN
     assert batch.nbytes == batch.shared_bytes + batch.private_bytes
-    assert dense.nbytes == 2 * 16 * PER_TOKEN
+    assert dense.nbytes == 2 * (16 + ROOM) * PER_TOKEN
     batch.select(torch.tensor([1]))
     assert batch.nbytes == 10 * PER_TOKEN + 6 * PER_TOKEN, "no tables before the next pass, no room before it grows"
 
@@ -364,3 +366,24 @@ def test_a_model_that_attends_in_another_way_is_refused():
     batch = caches(plain, shared, [row.pieces for row in ragged(plain)])[1]
     with pytest.raises(RuntimeError, match="did not read the batch's shared segments: call use_shared_attention"):
         plain.forward(torch.full((5, 1), 9), torch.full((5, 1), 80), batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_the_fused_kernel_and_plain_products_agree(family, dtype, monkeypatch):
+    """On a CPU parts of a softmax come from the fused kernel; elsewhere from products, here on the same batch."""
+    _, backbone = pair(family, dtype)
+    rows = [row.pieces for row in ragged(backbone)]
+    positions = fresh([max((o + p.length for p, o in row), default=0) for row in rows], [3] * len(rows))
+    logits = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr(attention, "_fusible", lambda query, softcap: False)
+        batch = SharedBatch(rows, backbone.rope, backbone.shape(dtype), dtype, backbone.device)
+        found = []
+        for step in range(3):
+            where = positions + 3 * step
+            found.append(backbone.logits(backbone.forward(where % 50 + 8, where, batch)))
+        logits.append(torch.cat(found))
+    limit = TOLERANCE if dtype is torch.float32 else 0.05
+    assert float((logits[0] - logits[1]).abs().max()) <= limit * max(1.0, float(logits[1].abs().max()))

@@ -1,9 +1,12 @@
-"""Caches that are joined give the logits that each row gives in a cache of its own."""
+"""Caches that are joined, in lanes or not, give the logits that each row gives in a cache of its own."""
+
+from functools import partial
 
 import pytest
 import torch
 
-from graphflow.backbone.cache import ResidualCache
+from graphflow.backbone.cache import ROOM, ResidualCache
+from graphflow.backbone.lanes import Lanes
 from graphflow.backbone.shared_attention import use_shared_attention
 from graphflow.backbone.shared_batch import SharedBatch
 from graphflow.kv import Context, Segment, SegmentKind
@@ -23,14 +26,16 @@ def context(*pieces):
 
 
 class Alone:
-    """Rows, each in a dense cache of its own and in one batch that they join and leave."""
+    """Rows, each in a dense cache of its own and in one batch that they join and leave; ``slots`` puts it in lanes."""
 
-    def __init__(self, family, kind):
+    def __init__(self, family, kind, slots=None):
         self.plain, self.backbone = tiny_backbone(family), tiny_backbone(family)
+        self.plain.model.set_attn_implementation("eager")  # that of transformers
         self.kind = kind
         if kind is SharedBatch:
             use_shared_attention(self.backbone.model)
-        self.batch = self.cache(self.backbone, kind, [])
+        empty = partial(self.cache, self.backbone, kind, [])
+        self.batch = empty() if slots is None else Lanes(empty, slots)
         self.own, self.lengths = [], []
 
     def cache(self, backbone, kind, rows):
@@ -42,9 +47,14 @@ class Alone:
         alone = [self.cache(self.plain, ResidualCache, [own.pieces]) for own in contexts]
         places = [range(own.length, own.length + count) for own, count in zip(contexts, counts, strict=True)]
         self.compare(new, alone, places)
-        self.batch.join(torch.tensor(keep, dtype=torch.long), new)
         self.own = [*(self.own[i] for i in keep), *alone]
         self.lengths = [*(self.lengths[i] for i in keep), *(place.stop for place in places)]
+        if isinstance(self.batch, Lanes):
+            order = self.batch.join(keep, new)
+            assert sorted(order) == list(range(len(self.own)))
+            self.own, self.lengths = ([rows[i] for i in order] for rows in (self.own, self.lengths))
+        else:
+            self.batch.join(torch.tensor(keep, dtype=torch.long), new)
 
     def compare(self, batch, alone, places):
         width = max(map(len, places))
@@ -105,3 +115,54 @@ def test_a_joined_batch_holds_no_more_than_its_rows_and_room():
     per_token = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
     assert rows.batch.slots == 21
     assert rows.batch.nbytes == 2 * (21 + 16) * per_token
+
+
+@pytest.mark.parametrize("kind", [ResidualCache, SharedBatch])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_in_lanes_join_decode_and_leave(family, kind):
+    """Long and short rows that come, go, and change lanes as they grow."""
+    rows = Alone(family, kind, slots=4)
+    a, b, c = (piece(rows.plain, length, seed) for seed, length in enumerate((13, 60, 7)))
+    text = [piece(rows.plain, length, 10 + length) for length in (5, 9, 3, 21)]
+    rows.join([context(text[0], a), context(b, a)], [4, 1], [])
+    assert len(rows.batch.lanes) == 2
+    rows.decode(3)
+    rows.join([context(text[1], b, a), context(c, b), context(c)], [1, 6, 2], [0, 1])
+    assert len(rows.batch.lanes) > 2
+    rows.decode(2)
+    kept = [0, 2, 3]
+    rows.batch.select(kept)
+    rows.own, rows.lengths = ([held[i] for i in kept] for held in (rows.own, rows.lengths))
+    rows.decode(WINDOW)
+    rows.join([context(text[2]), context(a, text[3], a, c)], [3, 2], [1])
+    rows.decode(2)
+    rows.join([context(b)], [1], [])
+    rows.decode(2)
+    assert len(rows.batch.lanes) == 1
+
+
+def test_a_long_row_does_not_make_the_others_as_long():
+    """Ten rows of 11 tokens and one of 201: two lanes, each as long as its rows and the room of one growth."""
+    rows = Alone("qwen2", ResidualCache, slots=64)
+    rows.join([context(piece(rows.plain, 10, i)) for i in range(10)], [1] * 10, [])
+    (lane,) = rows.batch.lanes
+    rows.join([context(piece(rows.plain, 200, 99))], [1], list(range(10)))
+    assert lane in rows.batch.lanes, "a lane whose rows stay is left alone"
+    per_token = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
+    assert rows.batch.nbytes == (10 * (11 + ROOM) + 201 + ROOM) * per_token
+    rows.decode(2)
+    assert rows.batch.get_seq_length() == 203
+
+
+def test_the_kv_of_a_row_is_taken_from_its_lane():
+    rows = Alone("llama", ResidualCache, slots=4)
+    rows.join([context(piece(rows.plain, 40, 1)), context(piece(rows.plain, 3, 2))], [1, 1], [])
+    rows.decode(3)
+    shape = rows.plain.shape(torch.float32)
+    for place, (alone, length) in enumerate(zip(rows.own, rows.lengths, strict=True)):
+        slots = [(cache.end(row) - 3, cache.end(row)) for cache, row in ((rows.batch, place), (alone, 0))]
+        taken = [
+            cache.take(row, start, stop, length - 3, rows.plain.rope, shape.dtype)
+            for (cache, row), (start, stop) in zip(((rows.batch, place), (alone, 0)), slots, strict=True)
+        ]
+        torch.testing.assert_close(*taken, rtol=0, atol=1e-5)

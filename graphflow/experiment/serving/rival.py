@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from graphflow.backbone.compat import stock_attention_for
+from graphflow.backbone.compat import attention_for
 from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Batch, Flight
 from graphflow.engine.calls import Calls
@@ -95,7 +95,7 @@ class RequestServer(Batch):
         """
         config: Any = self.backbone.model.config
         self._attention = config._attn_implementation
-        self._attend(stock_attention_for(config))
+        self._attend(attention_for(config))
 
     def stop(self) -> None:
         """Lets go of what `start` took."""
