@@ -74,7 +74,10 @@ def _settings(study: Study) -> list[Config]:
 
 
 def _kind(config: Config) -> tuple[str, str]:
-    return config.engine.arrivals, config.engine.scheduler
+    """Arrivals, and the scheduler with what it decodes ahead."""
+    engine = config.engine
+    ahead = f", prefetch {engine.prefetch}" if engine.prefetch else ""
+    return engine.arrivals, engine.scheduler + ahead
 
 
 def _label(config: Config) -> str:
@@ -92,7 +95,7 @@ def _run(study: Study, config: Config, rate: float, repeat: int) -> Run:
 
 def _row(study: Study, run: Run) -> dict[str, Any]:
     engine = run.config.engine
-    own = {"arrivals": engine.arrivals, "scheduler": engine.scheduler, "prefetch": engine.prefetch}
+    own = {"arrivals": engine.arrivals, "scheduler": _kind(run.config)[1], "prefetch": engine.prefetch}
     rate = None if engine.arrivals == CLOSED else engine.rate
     return {**names(run), **own, "rate": rate, **measures(run.job(study.house).run_dir)}
 
