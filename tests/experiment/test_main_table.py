@@ -26,6 +26,7 @@ from graphflow.experiment.serve import House
 from graphflow.experiment.single import run_single
 from graphflow.methods import NAMES
 from graphflow.methods.llmcompiler import PLAN
+from graphflow.paths import ROOT
 from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
 
@@ -174,6 +175,18 @@ def test_what_readers_are_shown() -> None:
     console = Console(file=io.StringIO(), width=140)
     console.print(costs.printed())
     assert "14.06" in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_page_says_what_is_scripted() -> None:
+    house, page = House(), (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    lines = page[page.index("## What a mini backbone writes") :].splitlines()
+    rows = {cells[1].strip().strip("`"): cells for line in lines if len(cells := line.split("|")) == 5}
+    for name in NAMES[:7]:
+        scripted = house.unfitted(compose([f"method={name}", "backbone=qwen-mini"])).scripted
+        assert bool(scripted) == (not rows[name][3].strip().startswith("nothing")), name
+        assert all(f"`{operation}`" in rows[name][3] for operation in scripted), name
+        written = {word for word in rows[name][2].split("`") if word in house.library.operations}
+        assert "all of the" in rows[name][2] or written, name
 
 
 def test_figures_of_percentiles(tmp_path: Path) -> None:
