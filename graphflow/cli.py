@@ -92,8 +92,7 @@ def reproduce(words: Sequence[str]) -> int:
 
     overrides, profile = _take(words, "profile")
     config = compose([*_profile(profile), *overrides])
-    rest = [word for word in overrides if not word.startswith("experiment")]
-    run_profile(config, rest, _spell("reproduce", words), _console())
+    run_profile(config, overrides, _spell("reproduce", words), _console())
     return OK
 
 

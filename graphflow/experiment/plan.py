@@ -61,6 +61,8 @@ class ExperimentConfig:
         overrides: Overrides for every cell and for training, for example ``fit.train_tasks=8``.
         grids: The cells.
         sizes: Further numbers of an experiment on operation state, for example ``window``.
+        also: Experiments that `graphflow reproduce` runs after a profile's cells, by name; they have settings of their
+            own (``conf/experiment/<name>.yaml``).
 
     Raises:
         ValueError: ``tasks`` is out of range.
@@ -73,6 +75,7 @@ class ExperimentConfig:
     overrides: list[str] = field(default_factory=list)
     grids: list[GridConfig] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
+    also: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.tasks < 1:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from graphflow.experiment.baselines.tables import Methods
 from graphflow.experiment.paper import CLAIMS
 from graphflow.experiment.plots import kept_per_task
 from graphflow.experiment.stats import Interval
@@ -32,6 +33,8 @@ CAPTIONS = {
     "kv_against_accuracy": "Operation state kept a task against the metric: up and left is better.",
     "kept_by_mode": "Retained KV a task: operation state, and on top of it the request's own text.",
     "p90_by_mode": "P90 latency of whole tasks, workflow construction, exact fallbacks and tools included.",
+    "methods_main_table": "Score of every method in the mean over benchmarks, with 95 % intervals over tasks.",
+    "methods_p90": "Latency of a task, over the tasks of all benchmarks: P90, and a line from P50 to P99.",
     "concurrency": "Resident KV peak and P90 latency against the number of workflows in flight.",
 }
 SHOWN = (
@@ -80,6 +83,7 @@ def write_report(
     figures: Sequence[Path],
     command: str,
     differences: Sequence[Difference] = (),
+    methods: Methods | None = None,
 ) -> Path:
     """Write the report.
 
@@ -89,6 +93,7 @@ def write_report(
         figures: PNG files, in order.
         command: What made the tables.
         differences: Paired differences to show.
+        methods: All methods beside each other, where they were run.
 
     Returns:
         ``path``.
@@ -96,7 +101,7 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("graphflow.experiment"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    first = next(iter(tables.values()))
+    first, methods = next(iter(tables.values())), methods or Methods()
     html = environment.get_template("report.html.j2").render(
         title=TITLE,
         lead=LEAD,
@@ -106,6 +111,8 @@ def write_report(
         differences=[_difference(item) for item in differences],
         figures=[_figure(file) for file in figures],
         tables=[_table(name, frame, command) for name, frame in tables.items()],
+        sheets=methods.sheets,
+        pictures=[_figure(file, "methods_") for file in methods.figures],
         deviation=DEVIATION,
         claims=CLAIMS,
     )
@@ -152,9 +159,9 @@ def _difference(item: Difference) -> dict[str, Any]:
     }
 
 
-def _figure(file: Path) -> dict[str, str]:
+def _figure(file: Path, area: str = "") -> dict[str, str]:
     return {
-        "caption": CAPTIONS.get(file.stem, file.stem.replace("_", " ")),
+        "caption": CAPTIONS.get(area + file.stem, file.stem.replace("_", " ")),
         "data": base64.b64encode(file.read_bytes()).decode(),
     }
 

@@ -1,28 +1,30 @@
 """The whole experiment of a profile: learn, run every cell, write tables, figures and the report.
 
-Whatever is finished already is read and not run again: it can be stopped at any time and goes on with the same command.
+Experiments that a profile names come after its cells, and into its report. Whatever is finished already is read and not
+run again: it can be stopped at any time and goes on with the same command.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
-from graphflow.experiment.compose import compose, resolved
+from graphflow.experiment.baselines.tables import read_methods
+from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.plan import SEARCHING, Cell, cells
+from graphflow.experiment.experiments import SHORT, experiment, settings
+from graphflow.experiment.planned import Planned, plan, run_planned, scores_of, units_of
 from graphflow.experiment.plots import draw_all
-from graphflow.experiment.progress import Unit, clock, work_progress
+from graphflow.experiment.progress import clock
 from graphflow.experiment.report import Difference, write_report
-from graphflow.experiment.run import Job, run_cell, scope_of, table_row
+from graphflow.experiment.run import scope_of, table_row
 from graphflow.experiment.serve import House
-from graphflow.experiment.single import fitting_units, learn
 from graphflow.experiment.stats import Interval, paired_difference
 from graphflow.experiment.tables import headline, is_result_table, read_csv, state_label, write_csv
 from graphflow.experiment.tracking import TrackingMode, track
@@ -44,23 +46,6 @@ PAIRS = (
 )
 
 
-@dataclass(frozen=True)
-class Learning:
-    """Executions on one benchmark that fit a method, shared by every cell that learns from them."""
-
-    config: Config
-    unit: Unit
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell, ready to run. Cells that are one run share one unit of work."""
-
-    cell: Cell
-    job: Job
-    unit: Unit
-
-
 def results_folder(config: Config) -> Path:
     """Where tables go: the results folder itself for the default profile, a folder inside it for any other."""
     base, name = Path(config.machine.results_dir), config.experiment.name
@@ -72,17 +57,25 @@ def reproduce(config: Config, overrides: Sequence[str], command: str, console: C
 
     Args:
         config: The profile's configuration.
-        overrides: What else was given on the command line: it holds for every cell.
+        overrides: What else was given on the command line: it holds for every cell, and for the experiments that come
+            after the profile's cells; of the keys of the experiment, `SHORT` do.
         command: The command, for the report.
         console: Where progress and the headline go.
 
     Returns:
         The folder of the results.
+
+    Raises:
+        ConfigError: A setting is wrong, or there is no experiment of a name in ``config.experiment.also``.
     """
     house, started = House(), time.monotonic()
+    words = [word for word in overrides if not word.startswith("experiment")]
+    narrowed = [word for word in overrides if word.partition("=")[0] in {f"experiment.{name}" for name in SHORT}]
+    for name in config.experiment.also:  # what is wrong is said before anything runs
+        settings(name, [*words, *narrowed])
     console.print(f"planning profile [bold]{config.experiment.name}[/bold] ...", highlight=False)
-    learning, planned = plan(house, config, overrides)
-    left = sum(unit.amount for unit in _units(learning, planned))
+    learning, planned = plan(house, config, words)
+    left = sum(unit.amount for unit in units_of(learning, planned))
     finished = sum(bool(item.job.run_dir.done) for item in planned)
     console.print(f"{len(planned)} cells ({finished} finished before), {left} task executions left", highlight=False)
     run_planned(house, learning, planned, console)
@@ -92,39 +85,12 @@ def reproduce(config: Config, overrides: Sequence[str], command: str, console: C
     for name in names:  # one set of tables a backbone; in a folder of its own where there are several
         part = [item for item in planned if item.job.config.backbone.name == name]
         write_results(config, part, folder / name if len(names) > 1 else folder, command, console)
-    console.print(f"done in {clock(time.monotonic() - started)}", highlight=False)
+    for name in config.experiment.also:
+        experiment(name, [*words, *narrowed], command, console, house)
+    if config.experiment.also and len(names) == 1:  # the report again, with what came after it
+        write_pictures(folder, command)
+    console.print(f"all done in {clock(time.monotonic() - started)}", highlight=False)
     return folder
-
-
-def plan(house: House, config: Config, overrides: Sequence[str]) -> tuple[list[Learning], list[Planned]]:
-    """Everything that is to be done, checked before any of it begins."""
-    units: dict[str, Unit] = {}
-    planned, teachers = [], {}
-    for cell in cells(config.experiment):
-        own = compose([*cell.overrides, *overrides, f"tracking.group={config.experiment.name}"])
-        job = house.job(own)
-        unit = units.get(job.run_id) or Unit(cell.label, house.tasks_left(job), own.benchmark.name, own.method.name)
-        units[job.run_id] = unit
-        planned.append(Planned(cell, job, unit))
-        if own.method.name in SEARCHING:
-            teachers.setdefault(job.facts["search"], own)
-        elif cell.needs_fit:
-            teachers.setdefault(house.fit_dir(own).run_id, own)
-    return [Learning(own, unit) for own in teachers.values() for unit in fitting_units(house, own)], planned
-
-
-def run_planned(house: House, learning: Sequence[Learning], planned: Sequence[Planned], console: Console) -> None:
-    """Fit the methods, run what is left of every cell."""
-    with work_progress(_units(learning, planned), console) as progress:
-        for item in learning:
-            learn(house, item.config, [item.unit], progress)
-        for item in planned:
-            with progress.working_on(item.unit):
-                run_cell(item.job, lambda _: progress.advance())
-
-
-def _units(learning: Sequence[Learning], planned: Sequence[Planned]) -> list[Unit]:
-    return list({id(item.unit): item.unit for item in (*learning, *planned)}.values())
 
 
 def write_results(config: Config, planned: Sequence[Planned], folder: Path, command: str, console: Console) -> None:
@@ -149,12 +115,15 @@ def write_results(config: Config, planned: Sequence[Planned], folder: Path, comm
 def write_pictures(folder: Path, command: str) -> list[Path]:
     """Figures and report from the tables of a results folder, and from nothing else.
 
+    Tables of all methods that lie in the folder ``methods`` inside it are in the report too.
+
     Raises:
         ValueError: The folder holds no table.
     """
     tables = read_tables(folder)
     files = draw_all(tables, folder / "figures")
-    write_report(folder / "report.html", tables, files, command, _read_differences(folder))
+    methods = read_methods(folder / "methods")
+    write_report(folder / "report.html", tables, files, command, _read_differences(folder), methods)
     return files
 
 
@@ -194,11 +163,6 @@ def compare(planned: Sequence[Planned]) -> list[Difference]:
             interval = paired_difference(scores[ours], scores[theirs])
             found.append(Difference(_label(ours), _label(theirs), shared, interval))
     return found
-
-
-def scores_of(planned: Sequence[Planned]) -> dict[str, float]:
-    """Scores by task of some finished cells of one backbone."""
-    return {task: score for item in planned for task, score in (item.job.run_dir.done or {})["scores"].items()}
 
 
 def _label(key: tuple[str, str, str]) -> str:

@@ -13,6 +13,9 @@ POINTS, FASTER, SMALLER = 4.95, 12.9, 4.0
 def bars(frame: Any) -> Iterator[dict[str, Any]]:
     """Every bar for every backbone: GraphFlow on differential state against baselines on stateful.
 
+    P90 is that of the tasks of all benchmarks together and, beside it, the mean of each benchmark's: the paper has one
+    figure for five benchmarks and does not say which of the two. Being faster counts at no lower score alone.
+
     Args:
         frame: Rows of `main_table`; those of the mean over benchmarks are read.
 
@@ -25,27 +28,28 @@ def bars(frame: Any) -> Iterator[dict[str, Any]]:
         theirs = part[part["method"].isin(BASELINES) & (part["kv_mode"] == "stateful")]
         if own.empty or theirs.empty:
             continue
-        best = theirs.loc[theirs["metric"].idxmax()]
-        least = POINTS if backbone == "qwen-mini" else 0.0
-        rows = [("points over the best baseline", best["method"], least, *_points(best))]
-        for _, aflow in theirs[theirs["method"] == "aflow"].iterrows():
-            ours = own.iloc[0]
-            state, text = ([row[name] for row in (aflow, ours)] for name in ("op_bytes", "text_bytes"))
-            rows += [
-                ("points over AFlow", "aflow", 0.0, *_points(aflow)),
-                ("P90 below AFlow's, %", "aflow", FASTER, 100 * (1 - ours["p90_s"] / aflow["p90_s"])),
-                (
-                    "retained KV, times smaller than AFlow's",
-                    "aflow",
-                    SMALLER,
-                    (state[0] + text[0]) / (state[1] + text[1]),
-                ),
-                ("retained operation state, times smaller than AFlow's", "aflow", SMALLER, state[0] / state[1]),
-            ]
-        for bar, beside, least, value, *around in rows:
+        for bar, beside, least, value, met, *around in _held(own.iloc[0], theirs, backbone == "qwen-mini"):
             lo, hi = around or (None, None)
-            found = {"least": least, "value": value, "lo": lo, "hi": hi, "met": "yes" if value >= least else "no"}
+            found = {"least": least, "value": value, "lo": lo, "hi": hi, "met": "yes" if met else "no"}
             yield {"backbone": backbone, "bar": bar, "beside": beside, **found}
+
+
+def _held(ours: Any, theirs: Any, by_points: bool) -> Iterator[tuple[Any, ...]]:
+    """Name, baseline, what is asked, what was measured, whether it is met, and an interval where there is one."""
+    best = theirs.loc[theirs["metric"].idxmax()]
+    gain, least = _points(best), POINTS if by_points else 0.0
+    yield "points over the best baseline", best["method"], least, gain[0], gain[0] > 0 and gain[0] >= least, *gain[1:]
+    for _, aflow in theirs[theirs["method"] == "aflow"].iterrows():
+        gain = _points(aflow)
+        yield "points over AFlow", "aflow", 0.0, gain[0], gain[0] >= 0, *gain[1:]
+        for bar, column in (("P90 of all tasks", "p90_all_s"), ("mean of the benchmarks' P90s", "p90_s")):
+            faster = 100 * (1 - ours[column] / aflow[column])
+            met = faster >= FASTER and gain[0] >= 0
+            yield f"{bar}, % below AFlow's at no lower score", "aflow", FASTER, faster, met
+        whole = (aflow["op_bytes"] + aflow["text_bytes"]) / (ours["op_bytes"] + ours["text_bytes"])
+        yield "retained KV, times smaller than AFlow's", "aflow", SMALLER, whole, whole >= SMALLER
+        state = aflow["op_bytes"] / ours["op_bytes"]
+        yield "retained operation state, times smaller than AFlow's", "aflow", SMALLER, state, state >= SMALLER
 
 
 def _points(row: Any) -> list[float]:

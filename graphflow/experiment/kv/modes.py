@@ -10,7 +10,7 @@ from graphflow.experiment.kv.bars import bars
 from graphflow.experiment.kv.figures import draw_modes
 from graphflow.experiment.kv.measures import fidelity, judges, retained, tokens
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
-from graphflow.experiment.reproduce import Planned, plan, run_planned, scores_of
+from graphflow.experiment.planned import Planned, plan, run_planned, scores_of
 from graphflow.experiment.run import table_row
 from graphflow.experiment.stats import Interval, paired_difference
 
