@@ -301,14 +301,13 @@ class Batch:
             row.output.append(_choose(logits[index], request.temperature, row.generator))
             if row.output[-1] in self.backbone.stops or len(row.output) == request.max_tokens:
                 left[index] = None
-                if self._end(row, cache, index):
+                if self._end(row, cache, index, cache.end(index)):
                     ended.append(flight)
         return left, ended
 
-    def _end(self, row: Row, cache: ResidualCache | Lanes, place: int) -> bool:
-        """Hands over the output of a row of a cache; True if it was the last one of its request."""
+    def _end(self, row: Row, cache: ResidualCache | Lanes, place: int, slot: int) -> bool:
+        """Hands over an output whose KV ends before a slot of a row; True if it was the last one of its request."""
         flight, reply, length = row.flight, row.flight.reply, len(row.output) - 1  # the last token has no KV
-        slot = cache.end(place)
         if length:
             kv = cache.take(place, slot - length, slot, row.first, self.backbone.rope, self.kept)
             own = self.store.hold(row.output[:-1], kv, SegmentKind.DYNAMIC)

@@ -33,7 +33,7 @@ class Recorder(Decoder):
     """Generates as ever and notes every output in a file, flushed group by group."""
 
     def __init__(self, like: Decoder, file: Path) -> None:
-        super().__init__(like.backbone, like.store, like.clock, like.chunk)
+        super().__init__(like.backbone, like.store, like.clock, like.chunk, like.padding)
         self.file = file
 
     def generate(self, requests: Sequence[Request], keep_logits: bool = False) -> list[Reply]:
@@ -86,12 +86,12 @@ class Replayer(Decoder):
     """Writes what was written before."""
 
     def __init__(self, like: Decoder, written: Written) -> None:
-        super().__init__(like.backbone, like.store, like.clock, like.chunk)
+        super().__init__(like.backbone, like.store, like.clock, like.chunk, like.padding)
         self.written = written
 
     def open(self) -> Replay:
         """An empty batch that writes what was written before."""
-        batch = Replay(self.backbone, self.store, self.clock, self.chunk)
+        batch = Replay(self.backbone, self.store, self.clock, self.chunk, self.padding)
         batch.written = self.written
         return batch
 
