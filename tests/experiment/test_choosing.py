@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -15,9 +16,11 @@ from graphflow.engine.episode import Task
 from graphflow.experiment.choosing import figures
 from graphflow.experiment.choosing.exam import marks, measured, oracle
 from graphflow.experiment.choosing.generator import single
+from graphflow.experiment.choosing.linear import Linear, fit, left_out_score
 from graphflow.experiment.choosing.structure import ENOUGH, Structure
 from graphflow.experiment.experiments import experiment
 from graphflow.experiment.serve import House
+from graphflow.generator.features import FeatureConfig, build_encoder
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.best_fixed import BestFixed
 from tests.experiment.small import SMALL
@@ -93,6 +96,34 @@ def test_what_family_and_level_say_by_hand() -> None:
     assert picks.build_many(tasks) == [COT, RUN, COT, COT], "COT is best on 15 of 24"
 
 
+def test_a_linear_map_finds_what_a_word_says() -> None:
+    """Tasks with the word "count" take RUN, others COT; half of what is known of each has no other word in common."""
+    table = OutcomeTable()
+    texts = [f"{'count' if index % 2 else 'guess'} item number {index} of the list" for index in range(40)]
+    for index, text in enumerate(texts):
+        task = Task(str(index), "b", "gsm8k", text)
+        for workflow in (COT, RUN):
+            table.add(row(task, workflow, float((workflow is RUN) == bool(index % 2))), workflow)
+    fixed = BestFixed(LIBRARY, {flow.name: flow for flow in (COT, RUN)})
+    fixed.fit(table)
+    linear = Linear(table, build_encoder(FeatureConfig()), fixed)
+    tasks = [Task("new", "b", "gsm8k", f"{word} what is there") for word in ("count", "guess")]
+    assert linear.build_many(tasks) == [RUN, COT]
+    elsewhere = Task("new", "c", "gsm8k", "count what is there")
+    assert linear.build_many([elsewhere]) == [fixed.build(elsewhere)], "a benchmark that it knows nothing of"
+
+
+def test_ridge_regression_by_hand() -> None:
+    """One feature, two workflows: the second is 1 better where the feature is there, and not at all elsewhere."""
+    features = torch.tensor([[1.0], [1.0], [0.0], [0.0]], dtype=torch.float64)
+    metric = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    weights, mean = fit(features, metric, 2.0)
+    assert mean.tolist() == [-0.25, 0.25]
+    # x'(y - mean) / (x'x + ridge) = 2 * 0.25 / (2 + 2)
+    torch.testing.assert_close(weights, torch.tensor([[-0.125, 0.125]], dtype=torch.float64))
+    assert left_out_score(features.repeat(5, 1), metric.repeat(5, 1), 0.1) == 0.75
+
+
 def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_backbone()
     monkeypatch.setattr(House, "backbone", lambda self, config: tiny)
@@ -126,6 +157,7 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(own) == 3 * (own["benchmark"] == "mean").sum(), "two benchmarks and their mean"
     assert set(means.index.get_level_values("setting")) == {
         *("best fixed", "best single workflow", "retrieve_top1", "best by family and level", "random", "oracle"),
+        "linear on the text",
         *("gsm8k", "gsm8k, nearest", "hotpotqa", "hotpotqa, nearest"),
         *("before", "merged", "1 epochs more", "trained anew"),
         *("expected", "best", "hashing", "backbone", "tokens=0", "tokens=1"),

@@ -56,7 +56,8 @@ def draw_scheduling(frame: Any, folder: Path) -> list[Path]:
                     axes.plot(place, own.median(), MARKERS[place], color=COLOURS[place], markersize=9)
                 most = part[part["arrivals"] == kind][column].max()
                 axes.set(ylim=(0, 1.12 * most), xlim=(-0.5, len(schedulers) - 0.5))
-                axes.set_xticks(range(len(schedulers)), [name.replace("_", "\n") for name in schedulers])
+                names = [name.replace("_", "\n").replace(", ", "\n+ ") for name in schedulers]
+                axes.set_xticks(range(len(schedulers)), names, fontsize=8)
                 axes.grid(axis="x", visible=False)
             line[0].set_ylabel(title)
         for axes, kind in zip(grid[0], kinds, strict=True):
