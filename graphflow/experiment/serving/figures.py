@@ -46,7 +46,7 @@ def draw_scheduling(frame: Any, folder: Path) -> list[Path]:
 
     def figure(part: Any) -> Figure:
         kinds, schedulers = list(dict.fromkeys(part["arrivals"])), list(dict.fromkeys(part["scheduler"]))
-        size = (2.2 + 2.6 * len(kinds), 5.6)
+        size = (2.2 + 3.4 * len(kinds), 5.6)
         drawn, grid = plt.subplots(len(panels), len(kinds), figsize=size, sharex=True, squeeze=False)
         for line, (column, title) in zip(grid, panels.items(), strict=True):
             for axes, kind in zip(line, kinds, strict=True):
