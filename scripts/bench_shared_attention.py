@@ -29,7 +29,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from graphflow.backbone.cache import Placed, ResidualCache
 from graphflow.backbone.compat import attention_for
 from graphflow.backbone.load import DTYPES, Backbone, BackboneConfig, load_backbone
-from graphflow.backbone.shared_attention import use_shared_attention
 from graphflow.backbone.shared_batch import SharedBatch
 from graphflow.kv import Context, Segment, SegmentKind
 from graphflow.paths import ASSETS
@@ -49,9 +48,8 @@ def build(shape: str, dtype: str, device: str, shared: bool) -> Backbone:
     config.update(SHAPES[shape])
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=attention_for(config))
-    if shared:
-        use_shared_attention(model)
-    return Backbone(shape, model.to(device), like.tokenizer, like.turns)
+    attention = "shared" if shared else "dense"
+    return Backbone(shape, model.to(device), like.tokenizer, like.turns, attention=attention)
 
 
 def segment(backbone: Backbone, length: int, kind: SegmentKind) -> Segment:
