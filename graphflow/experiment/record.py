@@ -150,10 +150,13 @@ class RunDir:
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, dirty flag, package versions and machine: the part of a record that the config does not say."""
+    """Commit, dirty flag, package versions and machine: the part of a record that the config does not say.
+
+    Tables and figures that were written before, by the same command or another, make no code dirty.
+    """
     return {
         "commit": commit(),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "machine": machine(),

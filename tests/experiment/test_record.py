@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from graphflow.experiment import record
 from graphflow.experiment.record import RunDir, RunLockedError, digest, file_digest, provenance, write_json
 from graphflow.paths import ROOT
 from tests.experiment import fakes
@@ -97,6 +98,20 @@ def test_a_torn_line_alone_is_cut_off(tmp_path: Path) -> None:
         assert run.lines() == []
         assert run.begin({}) == []
     assert (run.path / "episodes.jsonl").read_text() == ""
+
+
+def test_results_make_no_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("graphflow/code.py", "results/table.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("1")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "one")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(record, "ROOT", tmp_path / "graphflow")
+    (tmp_path / "results/table.csv").write_text("2")
+    assert provenance()["dirty"] is False
+    (tmp_path / "graphflow/code.py").write_text("2")
+    assert provenance()["dirty"] is True
 
 
 def test_provenance_names_what_ran_it() -> None:
