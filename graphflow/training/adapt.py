@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from graphflow.backbone.checksums import write_checksums
+from graphflow.backbone.compat import attention_for
 from graphflow.backbone.load import Backbone
 from graphflow.backbone.packing import Rows
 from graphflow.kv import KVConfig, StateMode
@@ -89,8 +90,7 @@ def adapt(
     objective = "distillation" if lora and lora.distill else "cross-entropy"
     record = {**(provenance or {}), "continued_from": origin, "objective": objective}
     model: Any = backbone.model.train()
-    if backbone.device.type == "cpu":
-        model.set_attn_implementation(PACKED)
+    model.set_attn_implementation(PACKED if backbone.device.type == "cpu" else attention_for(model.config))
     if lora is None:
         if backbone.dtype != torch.float32:
             raise ValueError(f"backbone.dtype must be float32 where all weights are trained, got {backbone.dtype}")

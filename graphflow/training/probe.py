@@ -41,13 +41,19 @@ def suite_probe(
         turns: Turn format of the backbone.
 
     Returns:
-        A function of model and step that gives the mean score by benchmark.
+        A function of model and step that gives the mean score by benchmark; the model then attends as it did before.
     """
     benchmarks = {kind: build_benchmark(BenchmarkConfig(name=f"mini-{kind}")) for kind in WORKFLOWS}
     state = kv or KVConfig(StateMode.STATEFUL)
 
     def probe(model: Any, step: int) -> dict[str, float]:
-        backbone = Backbone("probe", model, tokenizer, turns)
+        attention = model.config._attn_implementation
+        try:
+            return measured(Backbone("probe", model, tokenizer, turns))
+        finally:
+            model.set_attn_implementation(attention)
+
+    def measured(backbone: Backbone) -> dict[str, float]:
         scores = {}
         for kind, benchmark in benchmarks.items():
             examples, workflow = benchmark.examples("validation", tasks), workflows[WORKFLOWS[kind]]

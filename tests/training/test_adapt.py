@@ -186,8 +186,21 @@ def test_masks_and_batches_follow_the_models_device():
 def test_the_probe_measures_exact_state_and_bases(monkeypatch):
     monkeypatch.setattr(probe, "WORKFLOWS", {"hotpotqa": "lookup2_answer"})
     backbone, library = tiny_backbone(), load_operations(CONF / "operations")
+    backbone.model.set_attn_implementation(PACKED)
     scores = reuse_probe(backbone, library, load_workflows(CONF / "workflows", library), tasks=1)(backbone.model, 0)
     assert set(scores) == {"stateful/hotpotqa", "stateless/hotpotqa"}
+    assert backbone.model.config._attn_implementation == PACKED, "training goes on with the attention it began with"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_gradients_pass_the_attention_of_training(family, device, tmp_path):
+    """Serving's own attention does not let them pass; only the device's name matters for which one trains."""
+    backbone = tiny_backbone(family)
+    backbone.device = torch.device(device)
+    before = copy.deepcopy(backbone.model.state_dict())
+    adapt(backbone, short_recipe(backbone, 1), tmp_path, Copying(1, True), compiled=False)
+    assert any(not torch.equal(before[name], own) for name, own in backbone.model.state_dict().items())
 
 
 def test_errors_say_what_is_wrong(tmp_path, capsys):
