@@ -26,6 +26,7 @@ def grouped_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    dropout: float = 0.0,
     cached: Any = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -38,6 +39,7 @@ def grouped_attention(
         value: (batch, kv_heads, slots, head_dim).
         attention_mask: Additive or bool, (batch, 1, queries, slots); None leaves the call to transformers.
         scaling: Factor on scores; None for 1 / sqrt(head_dim).
+        dropout: Share of weights that are dropped in training.
         cached: The cache, of no use here.
         others: What the `sdpa` of transformers takes.
 
@@ -45,13 +47,13 @@ def grouped_attention(
         (batch, queries, heads, head_dim), and None for the weights.
     """
     if attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **others)  # type: ignore[return-value]
+        return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)  # type: ignore[return-value]
     batch, heads, count, dim = query.shape
     kv_heads, slots = key.shape[1:3]
     group = heads // kv_heads
     seen = attention_mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(-1, 1, group * count, slots)
     queries = query.reshape(batch, kv_heads, group * count, dim)
-    mixed = scaled_dot_product_attention(queries, key, value, attn_mask=seen, scale=scaling)
+    mixed = scaled_dot_product_attention(queries, key, value, seen, dropout, scale=scaling)
     mixed = mixed.view(batch, kv_heads, group, count, dim).permute(0, 3, 1, 2, 4)
     return mixed.reshape(batch, count, heads, dim), None
 
