@@ -125,6 +125,11 @@ class ResidualCache(DynamicCache):
         return self.positions.shape[1]
 
     @property
+    def lean(self) -> bool:
+        """True if some row has a token in every slot: to lay the rows anew (`lay`) would give nothing back."""
+        return bool((self.positions >= 0).all(dim=1).any())
+
+    @property
     def nbytes(self) -> int:
         """Bytes of keys and values held now, room to grow included."""
         return sum(layer.nbytes for layer in self.layers)

@@ -146,14 +146,14 @@ class Lanes(DynamicCache):
     def _regroup(
         self, sources: Sequence[ResidualCache], groups: Sequence[Sequence[tuple[int, int]]]
     ) -> list[ResidualCache]:
-        """A batch for each group of rows of some batches; one that stays as it is is left alone."""
+        """A batch for each group of rows of some batches; one that is lean and stays as it is is left alone."""
         lanes, fresh, stay = list[ResidualCache](), list[ResidualCache](), set[int]()
         for group in groups:
             parts: list[Part] = []
             for number, own in groupby(group, key=lambda member: member[0]):
                 source, kept = sources[number], [row for _, row in own]
                 parts.append((source, torch.tensor(kept, device=source.positions.device)))
-                if len(kept) == len(group) == len(source.positions):
+                if len(kept) == len(group) == len(source.positions) and source.lean:
                     stay.add(number)
             if group[0][0] in stay:
                 lanes.append(sources[group[0][0]])

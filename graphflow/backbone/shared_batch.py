@@ -78,6 +78,12 @@ class SharedBatch(ResidualCache):
         """Bytes held now."""
         return self.shared_bytes + self.private_bytes
 
+    @property
+    def lean(self) -> bool:
+        """True if to lay the rows anew would give nothing back (see `ResidualCache`): half of the pieces are held."""
+        held = sum(len(stack.segment.unique()) for stack in self.stacks)
+        return super().lean and 2 * held >= sum(len(stack.pieces) for stack in self.stacks)
+
     def visible(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What new tokens may attend to among their rows' own tokens; notes where they stand (see `ResidualCache`)."""
         if self.stacks:

@@ -154,6 +154,36 @@ def test_a_long_row_does_not_make_the_others_as_long():
     assert rows.batch.get_seq_length() == 203
 
 
+@pytest.mark.parametrize("kind", [ResidualCache, SharedBatch])
+def test_a_lane_gives_back_what_its_longest_row_leaves(kind):
+    """Rows of 301 and 251 tokens lie in one lane; when the first has left, the next to join makes it fit the second."""
+    rows = Alone("qwen2", kind, slots=100)
+    rows.join([context(piece(rows.plain, length, length)) for length in (300, 250)], [1, 1], [])
+    assert len(rows.batch.lanes) == 1
+    rows.batch.select([1])
+    rows.own, rows.lengths = rows.own[1:], rows.lengths[1:]
+    rows.join([context(piece(rows.plain, 10, 1))], [1], [0])
+    per_token = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
+    assert rows.batch.nbytes == (251 + ROOM + 11 + ROOM) * per_token
+    rows.decode(2)
+
+
+def test_a_lane_gives_back_pieces_that_few_of_its_rows_hold():
+    """Of three pieces of 60 tokens, each held by two rows, one is left."""
+    rows = Alone("qwen2", SharedBatch, slots=1000)
+    pieces = [piece(rows.plain, 60, seed) for seed in range(3)]
+    rows.join([context(own) for own in pieces for _ in range(2)], [1] * 6, [])
+    kept = [0, 1]
+    rows.batch.select(kept)
+    rows.own, rows.lengths = ([held[i] for i in kept] for held in (rows.own, rows.lengths))
+    (lane,) = rows.batch.lanes
+    assert sum(len(stack.pieces) for stack in lane.stacks) == 3
+    assert rows.batch.join(kept) == kept
+    (lane,) = rows.batch.lanes
+    assert [own for stack in lane.stacks for own in stack.pieces] == pieces[:1]
+    rows.decode(2)
+
+
 def test_the_kv_of_a_row_is_taken_from_its_lane():
     rows = Alone("llama", ResidualCache, slots=4)
     rows.join([context(piece(rows.plain, 40, 1)), context(piece(rows.plain, 3, 2))], [1, 1], [])
