@@ -68,7 +68,7 @@ class Group:
     """Requests that are prefilled together.
 
     Attributes:
-        flights: Those that are not cancelled, or were not when the prefill began.
+        flights: Its requests; those that were cancelled before the prefill began are out.
         prefill: Their rows, in order; None before it begins.
     """
 
@@ -166,6 +166,9 @@ class Batch:
         """Lets a request go: nothing comes of it."""
         flight.cancelled = True
         self._active = [None if row is not None and row.flight is flight else row for row in self._active]
+        for group in self._groups:
+            if group.prefill is None:
+                group.flights = [own for own in group.flights if not own.cancelled]
         self._groups = [group for group in self._groups if not all(own.cancelled for own in group.flights)]
         self._leave()
 

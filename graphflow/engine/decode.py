@@ -84,16 +84,21 @@ class Decoder:
         for first, group in enumerate(alike([len(ids) for ids in texts], self.padding)):
             if first:
                 self.between()
-            before = [grown[place] for place in group]
-            fresh = [
-                (texts[place], range(context.length, context.length + len(texts[place])))
-                for place, context in zip(group, before, strict=True)
-            ]
-            run = self._prefilled(before, fresh)
-            for row, (place, context) in enumerate(zip(group, before, strict=True)):
-                ids = texts[place]
-                kv = run.cache.take(row, run.end - len(ids), run.end, context.length, self.backbone.rope, self.kept)
-                grown[place] = context.append(self.store.hold(ids, kv, SegmentKind.DYNAMIC))
+            own = self._extended([grown[place] for place in group], [texts[place] for place in group])
+            for place, context in zip(group, own, strict=True):
+                grown[place] = context
+        return grown
+
+    def _extended(self, before: Sequence[Context], texts: Sequence[Sequence[int]]) -> list[Context]:
+        """Contexts with these texts behind them, of one pass; its cache is let go."""
+        starts = [context.length for context in before]
+        run = self._prefilled(
+            before, [(ids, range(start, start + len(ids))) for ids, start in zip(texts, starts, strict=True)]
+        )
+        grown = []
+        for row, (context, ids) in enumerate(zip(before, texts, strict=True)):
+            kv = run.cache.take(row, run.end - len(ids), run.end, context.length, self.backbone.rope, self.kept)
+            grown.append(context.append(self.store.hold(ids, kv, SegmentKind.DYNAMIC)))
         return grown
 
     def generate(self, requests: Sequence[Request], keep_logits: bool = False) -> list[Reply]:
