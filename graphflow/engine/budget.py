@@ -74,18 +74,27 @@ class Budget:
         learned = self._learned * len(request.prompt) if request.plan.fallback else 0
         return (len(request.fresh[0]) + outputs) * self.kept + learned
 
-    def caches(self, flights: Iterable[Flight], joining: Sequence[Request]) -> int:
+    def caches(self, flights: Iterable[Flight], joining: Sequence[Request], held: int = 0) -> int:
         """Bytes that the batch's caches may take until all of these have ended, those that join prefilled beside it.
 
-        Rows are padded to the longest. Beside them stand, for a moment, the joining rows, padded to theirs.
+        Rows are padded to the longest. Beside them stand, for a moment, the joining rows, padded to theirs. Until these
+        are in, rows that have ended may be there too, as many at most as decode, and grow with the others.
+
+        Args:
+            flights: Requests in the batch.
+            joining: Requests that would join.
+            held: Bytes that the batch holds now.
         """
-        requests = [*(flight.request for flight in flights), *joining]
+        decoding = [flight.request for flight in flights]
+        requests = [*decoding, *joining]
         rows = sum(len(request.seeds) for request in requests)
         longest = max((_length(request) + request.max_tokens + ROOM for request in requests), default=0)
-        held = max((_length(request) - len(request.fresh[0]) for request in joining), default=0)
+        reused = max((_length(request) - len(request.fresh[0]) for request in joining), default=0)
         fresh = max((len(request.fresh[0]) for request in joining), default=0)
-        beside = sum(len(request.seeds) for request in joining) * (held + fresh + ROOM)
-        return (rows * longest + beside) * self.computed
+        beside = sum(len(request.seeds) for request in joining) * (reused + fresh + ROOM)
+        growth = max((request.max_tokens + ROOM for request in decoding), default=0)
+        until = held + 2 * sum(len(request.seeds) for request in decoding) * growth * self.computed
+        return max(rows * longest * self.computed, until) + beside * self.computed
 
 
 def _length(request: Request) -> int:

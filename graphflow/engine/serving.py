@@ -174,7 +174,7 @@ class Serving(Loop):
         flights, budget = self.batch.flights, self.executor.budget
         held = self.memory.nbytes().total + sum(sum(job.held_bytes()) for job in self._jobs)
         growth = sum(map(budget.keeps, (*(flight.request for flight in flights), *requests)))
-        return held + growth + budget.caches(flights, requests) <= self._limit
+        return held + growth + budget.caches(flights, requests, self.batch.nbytes) <= self._limit
 
     def _join(self, joining: Sequence[tuple[Waiting, Request]]) -> None:
         """Puts requests into the batch."""

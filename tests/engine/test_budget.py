@@ -1,10 +1,15 @@
 """Bytes that are reserved, worked out by hand: 512 bytes a token, kept and computed alike."""
 
+import random
+
+import pytest
+
 from graphflow.engine.budget import LEARNED
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.executor import Executor
 from graphflow.engine.job import Job
-from graphflow.kv import KVConfig
+from graphflow.engine.request import Request
+from graphflow.kv import Context, KVConfig, Plan
 from tests.engine.serving import CHAIN, JOIN, LIBRARY, TASKS
 from tests.tiny import tiny_backbone
 
@@ -44,6 +49,30 @@ def test_what_a_request_leaves_and_takes_meanwhile():
     while executor.batch.flights:
         executor.batch.step()
     assert executor.batch.peak_bytes <= (row + beside) * PER_TOKEN
+
+
+@pytest.mark.parametrize("chunk", [0, 16])
+@pytest.mark.parametrize("attention", ["dense", "shared"])
+def test_caches_never_take_more_than_is_reserved(attention, chunk):
+    """Rows of 12 to 249 tokens come, end and are cancelled at random; what has ended stays in the batch for a while."""
+    executor = Executor(tiny_backbone(attention=attention), LIBRARY, KVConfig(), EngineConfig(prefill_chunk=chunk))
+    batch, dice, reserved = executor.batch, random.Random(7), 0
+    for _ in range(80):
+        if not batch.joining and dice.random() < 0.4:
+            joining = [asked(dice) for _ in range(dice.randint(1, 5))]
+            reserved = executor.budget.caches(batch.flights, joining, batch.nbytes)
+            batch.peak_bytes = 0
+            batch.join(joining)
+        elif batch.flights and dice.random() < 0.1:
+            batch.cancel(dice.choice(batch.flights))
+        batch.step()
+        assert batch.peak_bytes <= reserved
+
+
+def asked(dice):
+    text = tuple(dice.choices(range(8, 30), k=dice.choice((3, 20, 150, 240))))
+    seeds = tuple(range(dice.choice((1, 1, 3))))
+    return Request(Context(), text, "write", tuple(range(8, 17)), Plan(), dice.randint(1, 30), 0.0, seeds)
 
 
 def test_what_the_store_learns_is_reserved():

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from graphflow.backbone.lanes import Lanes
+from graphflow.backbone.load import Backbone
 from graphflow.engine.batch import Batch
 from graphflow.engine.config import EngineConfig
 from graphflow.engine.episode import Episode, StepOutput
@@ -75,6 +77,39 @@ def test_chunked_prefill_is_exact(family, chunk, shared):
     with logit_errors() as errors:
         serve(tiny_backbone(family, shared=shared), FORKS, KVConfig("stateful"), prefill_chunk=chunk)
     assert len(errors) > 20 and max(errors) < 1e-4
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["dense", "shared"])
+@pytest.mark.parametrize("chunk", [0, 5])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_lanes_and_groups_are_exact(monkeypatch, family, chunk, shared):
+    """A lane costs as much as two slots, a pass as much as two tokens: most rows run apart."""
+    seen, advance = [], Lanes.advance
+    monkeypatch.setattr(Backbone, "lanes", lambda self, shape: Lanes(lambda: self.batch((), shape), 2))
+    monkeypatch.setattr(Lanes, "advance", lambda self, where: seen.append(len(self.lanes)) or advance(self, where))
+    tasks = [replace(task, text=task.text + " one" * 9 * place) for place, task in enumerate(TASKS)]
+    with logit_errors() as errors:
+        serve(tiny_backbone(family, shared=shared), FORKS, KVConfig(), tasks, prefill_chunk=chunk, padding=2)
+    assert len(errors) > 20 and max(errors) < 1e-4
+    assert max(seen) > 2
+
+
+def test_who_is_cancelled_in_a_group_does_not_change_the_others():
+    """Before the group's prefill begins, between two chunks of it, and while its rows decode."""
+    for steps_before in (0, 1, 4):
+        executor = Executor(tiny_backbone(), LIBRARY, KVConfig(), EngineConfig(prefill_chunk=6, kv_dtype="float32"))
+        requests = [executor.calls.request(executor.calls.call(job, job.ready()[0])) for job in jobs(executor, 3)]
+        batch = executor.batch
+        expected = [reply.outputs for reply in executor.decoder.generate(requests)]
+        first, second, third = batch.join(requests)
+        (group,) = batch._groups
+        for _ in range(steps_before):
+            assert not batch.step()
+        batch.cancel(second)
+        assert group.flights == ([first, second, third] if steps_before else [first, third])
+        ended = [flight for _ in range(20) for flight in batch.step()]
+        assert {flight: flight.reply.outputs for flight in ended} == {first: expected[0], third: expected[2]}
+        assert not batch.flights and not batch.nbytes
 
 
 def test_chunks_are_bounded_and_rows_decode_between_them(monkeypatch):
