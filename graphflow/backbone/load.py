@@ -53,7 +53,7 @@ class Backbone:
             a store holds.
 
     Args:
-        attention: How contexts of a batch are held, see `BackboneConfig`; for all but ``dense`` the model is changed.
+        attention: How contexts of a batch are held, see `BackboneConfig`; the model is changed to attend accordingly.
 
     Raises:
         UnsupportedModelError: If the family is not known.

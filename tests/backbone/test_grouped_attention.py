@@ -39,3 +39,12 @@ def test_a_model_without_our_cache_computes_what_it_did(family):
         mask = torch.ones_like(ids).index_fill_(1, torch.tensor([0]), 0)
         exact = backbone.model(ids, attention_mask=mask).logits
     torch.testing.assert_close(padded[:, 1:], exact[:, 1:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_weights_are_dropped_where_that_is_asked_for(masked):
+    """All of them: nothing is mixed."""
+    query, key = torch.ones(1, 4, 3, 8), torch.ones(1, 2, 3, 8)
+    mask = torch.zeros(1, 1, 3, 3) if masked else None
+    assert grouped_attention(layer(2), query, key, key, mask, dropout=1.0)[0].abs().max() == 0
+    assert grouped_attention(layer(2), query, key, key, mask)[0].min() > 0.99
