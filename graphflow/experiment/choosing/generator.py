@@ -14,6 +14,7 @@ import pandas as pd
 
 from graphflow.experiment.choosing.exam import MEAN, Exam, Pick, measured, oracle
 from graphflow.experiment.choosing.figures import REWARD, draw_generator
+from graphflow.experiment.choosing.linear import Linear
 from graphflow.experiment.choosing.structure import Structure
 from graphflow.experiment.choosing.transfer import grown, left_out
 from graphflow.experiment.compose import ConfigError
@@ -28,7 +29,7 @@ from graphflow.methods.retrieve_top1 import RetrieveTop1
 
 REFERENCE = "reference"
 FIXED, SINGLE, NEAREST, RANDOM, ORACLE = "best fixed", "best single workflow", "retrieve_top1", "random", "oracle"
-KNOWN = "best by family and level"
+KNOWN, WORDS = "best by family and level", "linear on the text"
 SPLITS = ("test", "heldout")
 SHOWN = ("factor", "setting", "metric", "metric_sd", "gain", "gain_lo", "gain_hi", "gap_closed", "llm_calls", "tokens")
 
@@ -123,13 +124,15 @@ def _prepare(study: Study, config: Config) -> tuple[Exam, OutcomeTable, Any]:
 def _references(study: Study, exam: Exam, table: OutcomeTable, every: Any, bar: dict[str, Any]) -> list[dict[str, Any]]:
     """What a generator is measured against, with the oracle and the best single workflow on the test split alone."""
     library, workflows, seeds = study.house.library, study.house.workflows, range(study.size("seeds"))
-    nearest = RetrieveTop1(library, workflows, study.house.encoder(exam.config), exam.config.generator.reward)
+    encoder = study.house.encoder(exam.config)
+    nearest = RetrieveTop1(library, workflows, encoder, exam.config.generator.reward)
     nearest.fit(table)
     fixed = BestFixed(library, workflows)
     fixed.fit(table)
     training = (example.task for _, own in study.house.training(exam.config).values() for example in own)
     picks: dict[str, list[Pick]] = {
         NEAREST: [nearest.build_many],
+        WORDS: [Linear(table, encoder, fixed).build_many],
         KNOWN: [Structure(table, {task.id: task for task in training}, fixed).build_many],
         RANDOM: [Random(library, workflows, seed).build_many for seed in seeds],
     }
