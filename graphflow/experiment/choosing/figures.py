@@ -79,9 +79,12 @@ def _front(axes: Axes, test: Any, cost: str) -> None:
     for place, (kind, rows) in enumerate(own.groupby(kinds, sort=False)):
         ordered = rows.sort_values(cost)
         axes.plot(ordered[cost], ordered["metric"], color=COLOURS[place], marker=MARKERS[place], label=f"λ of {kind}")
-        for _, row in ordered.iterrows():
-            note = row["setting"].rpartition("=")[2]
-            axes.annotate(note, (row[cost], row["metric"]), xytext=(3, 4), textcoords="offset points", fontsize=7)
+        span, apart, last = test[cost].max() - test[cost].min(), 0.05, -float("inf")
+        for _, row in ordered.iterrows():  # where points lie together, the first says the weight
+            if row[cost] - last > apart * span:
+                note, last = row["setting"].rpartition("=")[2], row[cost]
+                below = {"xytext": (3, -10 - 9 * place), "textcoords": "offset points", "fontsize": 7}
+                axes.annotate(note, (row[cost], row["metric"]), color=COLOURS[place], **below)
     for place, name in enumerate(("best fixed", "retrieve_top1", "random")):
         row = test[(test["setting"] == name) & (test["factor"] == "reference")]
         if len(row):

@@ -7,6 +7,7 @@ best one for the kind of problem that a task was generated from, and the oracle,
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from graphflow.experiment.compose import ConfigError
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.study import Study, backbone_of
 from graphflow.experiment.progress import Unit, work_progress
+from graphflow.generator.features import BUNDLED, FeatureKind
 from graphflow.generator.generator import Generator
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.best_fixed import BestFixed
@@ -62,6 +64,9 @@ def generator(study: Study) -> pd.DataFrame:
         Setting(cell.artefact, " ".join(_short(word, cell.artefact == REWARD) for word in cell.swept), config)
         for cell, config in study.settings()
     ]
+    for setting in [setting for setting in settings if _lacks_encoder(setting)]:
+        study.console.print(f"{setting.factor} {setting.name}: left out, the extra minilm is not installed")
+        settings.remove(setting)
     if not settings:
         raise ConfigError("experiment.grids must have a setting or more")
     exam, table, every = _prepare(study, settings[0].config)
@@ -101,6 +106,13 @@ def generator(study: Study) -> pd.DataFrame:
     shown = frame[(frame["split"] == "test") & (frame["benchmark"] == MEAN)]
     study.show(shown, SHOWN, "Choosing a workflow for each test task, mean over benchmarks and seeds")
     return frame
+
+
+def _lacks_encoder(setting: Setting) -> bool:
+    """True if its text features come from a package that is not there."""
+    features = setting.config.generator.features
+    bundled = features.kind is FeatureKind.MINILM and features.model == "bundled"
+    return bundled and importlib.util.find_spec(BUNDLED) is None
 
 
 def _prepare(study: Study, config: Config) -> tuple[Exam, OutcomeTable, Any]:
