@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from graphflow.experiment.choosing.linear import Linear, fit, left_out_score
 from graphflow.experiment.choosing.structure import ENOUGH, Structure
 from graphflow.experiment.experiments import experiment
 from graphflow.experiment.serve import House
-from graphflow.generator.features import FeatureConfig, build_encoder
+from graphflow.generator.features import BUNDLED, FeatureConfig, build_encoder
 from graphflow.generator.outcomes import OutcomeTable
 from graphflow.methods.best_fixed import BestFixed
 from tests.experiment.small import SMALL
@@ -135,9 +136,11 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         return stem.with_suffix(".png")
 
     monkeypatch.setattr(figures, "save", save)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == BUNDLED else real(name, *more))
     reward = "{artefact:reward,kv:[stateful],sweeps:['generator.reward.tokens=0,1']}"
     kinds = "{artefact:objective,kv:[stateful],sweeps:['generator.objective.kind=expected,best']}"
-    features = "{artefact:features,kv:[stateful],sweeps:['generator.features.kind=hashing,backbone']}"
+    features = "{artefact:features,kv:[stateful],sweeps:['generator.features.kind=hashing,backbone,minilm']}"
     words = (
         f"experiment.grids=[{kinds},{features},{reward}]",
         "experiment.sizes={seeds:2,update:1}",
@@ -152,6 +155,8 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     text = Console(file=io.StringIO(), width=200)
     frame = experiment("generator", [*SMALL, *words], "graphflow experiment generator", text)
+    said = "features minilm: left out, the extra minilm is not installed"
+    assert said in str(text.file.getvalue())
     means = frame[frame["benchmark"] == "mean"].set_index(["factor", "setting", "split"]).sort_index()
     own = frame[frame["factor"] != "left out"]
     assert len(own) == 3 * (own["benchmark"] == "mean").sum(), "two benchmarks and their mean"
