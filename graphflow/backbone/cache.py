@@ -188,22 +188,8 @@ class ResidualCache(DynamicCache):
         self.positions = self.positions[rows]
         self.batch_select_indices(rows)
 
-    def join(self, rows: Tensor, *others: ResidualCache) -> None:
-        """Keeps these rows, in this order, and appends the rows of other batches, which are used up.
-
-        Args:
-            rows: int64 (kept,), may be empty.
-            others: Batches of the same kind; not to be used afterwards.
-        """
-        every = [(other, torch.arange(len(other.positions), device=rows.device)) for other in others]
-        used: list[list[Any]] = [cache.layers for cache in (self, *others)]
-        self.lay([(self, rows), *every])
-        for layer in range(len(self._packed)):
-            self.fill(layer)
-            drop(used, layer)
-
     def lay(self, parts: Sequence[Part]) -> None:
-        """Becomes rows of some batches, itself among them or not, once `fill` has been called for every layer.
+        """Becomes rows of other batches, once `fill` has been called for every layer.
 
         Holes are dropped: every row ends at the last slot, its tokens in the order in which they were.
 

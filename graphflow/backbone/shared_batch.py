@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence, Set
 import torch
 from torch import Tensor
 
-from graphflow.backbone.cache import Placed, ResidualCache
+from graphflow.backbone.cache import Part, Placed, ResidualCache
 from graphflow.backbone.residual_stack import readable
 from graphflow.backbone.shared_plan import Reading, Tables, hidden_keys, lay, reach, seen_tokens
 from graphflow.backbone.shared_stacks import (
@@ -160,7 +160,7 @@ class SharedBatch(ResidualCache):
         self.stacks = [stack.select(rows.cpu()) for stack in self.stacks]
         self._forget()
 
-    def lay(self, parts: Sequence[tuple[ResidualCache, Tensor]]) -> None:
+    def lay(self, parts: Sequence[Part]) -> None:
         """Becomes rows of some batches (see `ResidualCache`).
 
         A piece that two of the rows hold, or that is in a stack of theirs already, is in a stack afterwards; what a row

@@ -107,8 +107,10 @@ def test_rows_leave_are_repeated_and_join(way):
     caches = []
     for backbone in (plain, own):
         shape = backbone.shape(backbone.dtype)
-        cache = backbone.batch(rows[:2], shape)
-        cache.join(torch.tensor([1]), backbone.batch([rows[0], rows[2]], shape))
+        lanes = backbone.lanes(shape)
+        lanes.join([], backbone.batch(rows[:2], shape))
+        lanes.join([1], backbone.batch([rows[0], rows[2]], shape))
+        (cache,) = lanes.lanes
         cache.select(torch.tensor([2, 0, 2]))
         caches.append(cache)
     positions = torch.tensor([[made[index].length] for index in (2, 1, 2)])

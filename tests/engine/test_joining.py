@@ -26,16 +26,15 @@ def context(*pieces):
 
 
 class Alone:
-    """Rows, each in a dense cache of its own and in one batch that they join and leave; ``slots`` puts it in lanes."""
+    """Rows, each in a dense cache of its own and in a batch that they join and leave; few ``slots`` make many lanes."""
 
-    def __init__(self, family, kind, slots=None):
+    def __init__(self, family, kind, slots=10**6):
         self.plain, self.backbone = tiny_backbone(family), tiny_backbone(family)
         self.plain.model.set_attn_implementation("eager")  # that of transformers
         self.kind = kind
         if kind is SharedBatch:
             use_shared_attention(self.backbone.model)
-        empty = partial(self.cache, self.backbone, kind, [])
-        self.batch = empty() if slots is None else Lanes(empty, slots)
+        self.batch = Lanes(partial(self.cache, self.backbone, kind, []), slots)
         self.own, self.lengths = [], []
 
     def cache(self, backbone, kind, rows):
@@ -49,12 +48,14 @@ class Alone:
         self.compare(new, alone, places)
         self.own = [*(self.own[i] for i in keep), *alone]
         self.lengths = [*(self.lengths[i] for i in keep), *(place.stop for place in places)]
-        if isinstance(self.batch, Lanes):
-            order = self.batch.join(keep, new)
-            assert sorted(order) == list(range(len(self.own)))
-            self.own, self.lengths = ([rows[i] for i in order] for rows in (self.own, self.lengths))
-        else:
-            self.batch.join(torch.tensor(keep, dtype=torch.long), new)
+        order = self.batch.join(keep, new)
+        assert sorted(order) == list(range(len(self.own)))
+        self.own, self.lengths = ([rows[i] for i in order] for rows in (self.own, self.lengths))
+
+    @property
+    def lane(self):
+        (lane,) = self.batch.lanes
+        return lane
 
     def compare(self, batch, alone, places):
         width = max(map(len, places))
@@ -89,7 +90,7 @@ def test_rows_join_decode_and_leave(family, kind):
     rows.decode(WINDOW)
     rows.join([context(b)], [1], [3])
     rows.decode(2)
-    assert rows.batch.slots == (max(rows.lengths) if kind is ResidualCache else rows.batch.slots)
+    assert rows.lane.slots == (max(rows.lengths) if kind is ResidualCache else rows.lane.slots)
 
 
 def test_what_is_joined_is_shared_and_held_once():
@@ -99,13 +100,13 @@ def test_what_is_joined_is_shared_and_held_once():
     for index, text in enumerate(texts):
         rows.join([context(text, held)], [1], list(range(index)))
         rows.decode(1)
-        assert [len(stack.lengths) for stack in rows.batch.stacks] == ([1] if index else [])
-    assert rows.batch.slots == 5 + 1 + 1, "the longest text, and what has run behind it"
-    kv = rows.batch.stacks[0].kv
+        assert [len(stack.lengths) for stack in rows.lane.stacks] == ([1] if index else [])
+    assert rows.lane.slots == 5 + 1 + 1, "the longest text, and what has run behind it"
+    kv = rows.lane.stacks[0].kv
     rows.join([context(piece(rows.plain, 4, 99), held)], [1], [0, 1, 2, 3])
-    assert rows.batch.stacks[0].kv is kv, "a stack that has all that is shared stays as it is"
+    assert rows.lane.stacks[0].kv is kv, "a stack that has all that is shared stays as it is"
     rows.join([context(piece(rows.plain, 4, 98))], [1], [])
-    assert rows.batch.stacks == []
+    assert rows.lane.stacks == []
 
 
 def test_a_joined_batch_holds_no_more_than_its_rows_and_room():
@@ -113,7 +114,7 @@ def test_a_joined_batch_holds_no_more_than_its_rows_and_room():
     rows.join([context(piece(rows.plain, 10, 1)), context(piece(rows.plain, 20, 2))], [1, 1], [])
     rows.join([context(piece(rows.plain, 5, 3))], [2], [1])
     per_token = 4 * 2 * 2 * 8 * 4  # layers x (K, V) x heads x head_dim x float32
-    assert rows.batch.slots == 21
+    assert rows.lane.slots == 21
     assert rows.batch.nbytes == 2 * (21 + 16) * per_token
 
 
