@@ -2,6 +2,8 @@
 
     python scripts/adapt_backbone.py --backbone qwen-mini --name qwen-mini-reuse --out runs/qwen-mini-reuse
     python scripts/adapt_backbone.py --backbone qwen-mini --blocked 0           # the control: qwen-mini-longer
+    python scripts/adapt_backbone.py --backbone qwen-mini --name qwen-mini-planner --blocked 0 --lessons 0.5 \
+        --short-share 0.7 --whole-share 0.1 --short-length 2048 --length 2048 --tokens 8000000
     python scripts/adapt_backbone.py --hub-id Qwen/Qwen2.5-7B-Instruct --backbone qwen2.5-7b --turns qwen \
         --lora 16 --distill --merge --dtype bfloat16 --device-map auto
 
@@ -21,12 +23,13 @@ from graphflow.experiment.record import commit, machine_name
 from graphflow.paths import CONF
 from graphflow.training.adapt import GROWN, adapt, adaptation_recipe, reuse_probe
 from graphflow.training.data import Batches
+from graphflow.training.lessons import Lessons
 from graphflow.training.lora import Lora
 from graphflow.training.recipe import Recipe
 from graphflow.wgraph.library import load_operations, load_workflows
 
 OF_MODEL = ("architecture", "vocabulary", "layers", "hidden", "intermediate", "heads", "kv_heads")
-OF_GROWTH = (*GROWN, "short_length")
+OF_GROWTH = tuple(name for name in GROWN if name not in ("short_share", "whole_share"))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         backbone,
         recipe,
         out,
-        Batches(recipe, backbone.tokenizer, library, backbone.turns),
+        Batches(recipe, backbone.tokenizer, library, backbone.turns, Lessons(library, workflows)),
         lora,
         resume=not given.fresh,
         provenance={"machine": machine_name(), "commit": commit(), "turns": given.turns},

@@ -33,6 +33,8 @@ class BackboneConfig:
         device_map: Given to accelerate, for example ``auto``.
         turns: Turn format: mini, qwen, llama or gemma. A server writes turns itself: there ``chat``, or ``mini`` where
             methods are to ask as they ask the mini backbones (short operations, scripts for plans).
+        planner: Whether a model of turn format mini was taught to write what methods ask besides answers: plans, flows,
+            edits of workflows. For those that were not, scripts write them (`MethodConfig.scripted`).
         attention: ``dense`` builds every context of a batch in full; ``shared`` holds a segment that several contexts
             of the batch have once, and reads it once for all of them; ``residual`` does that and reads what is kept as
             base and sparse residual without reconstructing it, by a Triton kernel on CUDA and a layer at a time
@@ -40,7 +42,8 @@ class BackboneConfig:
         random: Random weights of the architecture (for memory and latency, where values do not matter).
         seed: Seed of random weights.
         url: An OpenAI-compatible server, for example ``http://127.0.0.1:8000/v1``, that is asked in place of a model
-            that is loaded here; empty for none. Of the settings above it knows ``name`` and ``turns`` alone.
+            that is loaded here; empty for none. Of the settings above it knows ``name``, ``turns`` and
+            ``planner`` alone.
         model: Name that the server knows the model by.
         key_env: Name of the environment variable with the server's key; empty sends none. The key is no setting.
         timeout_s: Seconds that one try of a request may take.
@@ -59,6 +62,7 @@ class BackboneConfig:
     device: str = "cpu"
     device_map: str = ""
     turns: str = "mini"
+    planner: bool = False
     attention: str = "dense"
     random: bool = False
     seed: int = 0

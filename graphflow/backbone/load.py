@@ -29,6 +29,7 @@ from graphflow.kv.accounting import KVShape
 from graphflow.kv.rope import Rope
 from graphflow.kv.snapshot import ModelIdentity
 from graphflow.paths import ASSETS
+from graphflow.wgraph.operation import Operation
 
 BATCHES = {"dense": ResidualCache, "shared": SharedBatch, "residual": ResidualBatch}
 READ_BY_ATTENTION = (
@@ -126,6 +127,12 @@ class Backbone:
         plain = text.before[begins:] + text.given + text.after[:ends]
         ids = self._plain.encode(plain, add_special_tokens=False).ids
         return [*self.encode(text.before[:begins]), *ids, *self.encode(text.after[ends:])]
+
+    def has_room(self, operation: Operation, text: str) -> bool:
+        """Whether a context has room for a task of this text, the operation's prompt and all that it may write."""
+        read = [self.turns.write_task(text), self.turns.write_operation(operation.prompt)]
+        config: Any = self.model.config
+        return sum(len(self.encode(one)) for one in read) + operation.max_tokens <= config.max_position_embeddings
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an output, without special tokens."""

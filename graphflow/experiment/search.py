@@ -65,7 +65,7 @@ class Search:
         which = ("name", "dtype", "random", "seed", "turns", *(("url", "model") if config.backbone.url else ()))
         return {
             "method": {name: plain["method"][name] for name in ("name", "seed", "repeats")},
-            "scripted": config.method.scripts(config.backbone.turns),
+            "scripted": config.method.scripts(config.backbone.turns, config.backbone.planner),
             "max_llm_calls": config.generator.max_llm_calls,
             "trials": {name: value for name, value in plain["trials"].items() if name != "refit"},
             "backbone": {name: plain["backbone"][name] for name in which},
@@ -141,7 +141,8 @@ class Search:
     def _search(self, method: Found, on_episode: Callable[[Episode], None]) -> None:
         tasks, journal = [example.task for example in self.examples], self.run_dir.path / JOURNAL
         serve = self._server(method, on_episode)
-        trials = Trials(tasks, serve, self.config.trials, journal, scripted=bool(method.scripted))
+        room = None if self.config.backbone.url else self.house.backbone(self.config).has_room
+        trials = Trials(tasks, serve, self.config.trials, journal, bool(method.scripted), room)
         try:
             method.search(trials)
         except BudgetSpent as error:

@@ -219,6 +219,7 @@ class House:
             generator_config=config.generator,
             turns=config.backbone.turns,
             encoder=self.encoder(config) if config.method.name in ENCODING else None,
+            planner=config.backbone.planner,
         )
 
     def method(self, config: Config, on_fit: Ignore = ignore) -> Method:

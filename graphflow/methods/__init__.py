@@ -40,7 +40,8 @@ class MethodConfig:
         name: One of `NAMES`.
         seed: Of methods that draw (``random``, ``aflow``).
         scripted: Whether scripts write what a method needs of a model besides answers (plans, edits, flows), in the
-            model's place: ``yes``, ``no``, or ``auto``, which does so for the mini backbones, who never saw such texts.
+            model's place: ``yes``, ``no``, or ``auto``, which does so for mini backbones that never saw such texts
+            (`BackboneConfig.planner`).
         prompt: How ``vanilla`` asks: ``mini`` by the library's one-call operations, ``vendor`` as vendors evaluate
             their models, ``auto`` by the backbone's turn format.
         max_replans: Plans that ``llmcompiler`` may make for a task, 1 or 2.
@@ -68,9 +69,9 @@ class MethodConfig:
         if self.repeats < 1:
             raise MethodError(f"method.repeats must be 1 or more, got {self.repeats}")
 
-    def scripts(self, turns: str) -> bool:
+    def scripts(self, turns: str, planner: bool = False) -> bool:
         """Whether scripts write for a backbone of this turn format."""
-        return self.scripted == "yes" or (self.scripted == "auto" and turns == "mini")
+        return self.scripted == "yes" or (self.scripted == "auto" and turns == "mini" and not planner)
 
 
 def build_method(
@@ -81,6 +82,7 @@ def build_method(
     generator_config: GeneratorConfig | None = None,
     turns: str = "mini",
     encoder: Encoder | None = None,
+    planner: bool = False,
 ) -> Method:
     """The method that a config names, not fitted yet.
 
@@ -91,16 +93,18 @@ def build_method(
         generator: A trained generator for ``graphflow``; None trains one in `Method.fit`.
         generator_config: How ``graphflow`` trains one; ``retrieve_top1`` and ``agentkb`` take features from it,
             ``retrieve_top1`` the reward, ``random``, ``autoflow`` and ``aflow`` the limit of language-model calls.
-        turns: Name of the backbone's turn format, for ``prompt=auto`` and ``scripted=auto``.
+        turns: Name of the backbone's turn format: mini backbones know the library's operations alone, and methods ask
+            them by these (``prompt=auto``, the roles of ``metagpt``).
         encoder: What ``retrieve_top1`` and ``agentkb`` compare texts with, in place of a new one as the features say.
+        planner: Whether a mini backbone writes plans, edits and flows, for ``scripted=auto``.
     """
-    scripted = config.scripts(turns)
+    scripted = config.scripts(turns, planner)
     settings = generator_config or (generator.config if generator else GeneratorConfig())
     match config.name:
         case "vanilla":
             return Vanilla(library, workflows, asks_as_vendor(config.prompt, turns))
         case "metagpt":
-            return MetaGPT(library, workflows, scripted)
+            return MetaGPT(library, workflows, config.scripts(turns))
         case "llmcompiler":
             return LLMCompiler(library, workflows, scripted, config.max_replans)
         case "taskweaver":

@@ -21,7 +21,7 @@ decoding repeats itself.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from graphflow.engine.episode import StepOutput, Task
@@ -142,20 +142,39 @@ class AFlow(Found):
         return "", None
 
     def shown(self, tree: Tree, node: Node, trials: Trials) -> str:
-        """What a model reads to write an edit."""
-        task = trials.tasks[0]
-        failed = [trial.task for trial in trials.execute(node.workflow) if trial.metric < 1]
-        texts = {task.id: " ".join(task.text.split())[:FAILURE_CHARS] for task in trials.tasks}
+        """What a model reads to write an edit: `page`, with as many failures and as much experience as it has room for.
+
+        Failures go first, then the oldest lines of experience.
+        """
+        failed = [trial.task for trial in trials.execute(node.workflow) if trial.metric < 1][:FAILURES]
+        texts = {task.id: task.text for task in trials.tasks}
+        lines = tree.experience(node).splitlines()
+        kept = [(count, 0) for count in range(len(failed), 0, -1)] + [(0, gone) for gone in range(len(lines) + 1)]
+        pages = (
+            self.page(trials.tasks[0].kind, node, lines[gone:], [texts[id] for id in failed[:count]])
+            for count, gone in kept
+        )
+        return trials.roomy(self.edit, pages)
+
+    def page(self, kind: str, node: Node, experience: Sequence[str], failed: Sequence[str]) -> str:
+        """The text behind `EDIT`.
+
+        Args:
+            kind: Of the tasks.
+            node: The workflow to change.
+            experience: What was tried from it (`Tree.experience`).
+            failed: Texts of tasks that it fails.
+        """
         sections = [
             OPERATIONS,
-            write_operations(self.library, operations_of([*self.workflows.values()], task.kind)),
+            write_operations(self.library, operations_of([*self.workflows.values()], kind)),
             f"\n{WORKFLOW}",
             write_workflow(node.workflow),
             f"\nIts score is {node.score:.4f}.",
             f"\n{EXPERIENCE}",
-            tree.experience(node) or "none yet",
+            *(experience or ["none yet"]),
             f"\n{FAILED}",
-            "\n".join(f"* {texts[id]}" for id in failed[:FAILURES]) or "none",
+            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or ["none"]),
         ]
         return "\n".join(sections)
 

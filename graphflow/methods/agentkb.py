@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from graphflow.wgraph.workflow import TASK, Step, Workflow
 HITS = 3
 SOLVED = 0.5  # a metric from here on counts as success: F1 of an answer over passages is rarely 1
 NAMED = 3  # workflows that an experience names at most
+SHOWN = 300  # last characters of a similar task that are shown: passages may be long, what is asked stands at the end
 FILE = "knowledge_base.json"
 SIMILAR, EXPERIENCE = "Similar task:", "Experience:"
 
@@ -198,7 +199,7 @@ class AgentKB(Method):
     def _look_up(self, task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:
         """The tool behind `LOOKUP`."""
         hits = self.hits(task, inputs[0].text)
-        return StepOutput("\n".join(f"{SIMILAR} {hit.query}\n{EXPERIENCE} {hit.experience}" for hit in hits))
+        return StepOutput(said_of(hits))
 
     def save(self, folder: str | Path) -> None:
         """Write the knowledge base with its workflows as one JSON file."""
@@ -222,6 +223,13 @@ class AgentKB(Method):
         self._know([Entry(**entry) for entry in content["entries"]], workflows)
 
 
+def said_of(hits: Sequence[Entry]) -> str:
+    """What a model reads of some entries."""
+    return "\n".join(
+        f"{SIMILAR} {' '.join(hit.query.split())[-SHOWN:].strip()}\n{EXPERIENCE} {hit.experience}" for hit in hits
+    )
+
+
 def _advise(task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:
     """The tool behind `ADVICE`: the suggestions, on the branch of its first input, which is the task alone."""
     return StepOutput(inputs[1].text)
@@ -233,8 +241,13 @@ def _entry(task: Task, rows: list[dict]) -> Entry:
     best = ranked[0]
     good = [row["workflow"] for row in ranked if row["metric"] >= SOLVED]
     bad = [row["workflow"] for row in ranked[::-1] if row["metric"] < SOLVED]
+    return Entry(
+        task.text, task.benchmark, task.kind, best["fingerprint"], best["metric"] >= SOLVED, experience_of(good, bad)
+    )
+
+
+def experience_of(good: Sequence[str], bad: Sequence[str]) -> str:
+    """An experience: some of the workflows that solved a task, and some of those that did not, each best first."""
     said = [f"{', '.join(good[:NAMED])} solved it" if good else "nothing solved it"]
     said += [f"{', '.join(bad[:NAMED])} did not"] if bad and good else []
-    return Entry(
-        task.text, task.benchmark, task.kind, best["fingerprint"], best["metric"] >= SOLVED, "; ".join(said) + "."
-    )
+    return "; ".join(said) + "."

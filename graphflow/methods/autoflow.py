@@ -120,7 +120,7 @@ class AutoFlow(Found):
         attempts, best = [Attempt(0, write_flow(first), trials.mean(first))], first
         try:
             for epoch in range(1, self.epochs + 1):
-                text = trials.write(self.flow, self.shown(trials.tasks, attempts), seed=epoch).strip()
+                text = trials.write(self.flow, self.shown(trials, attempts), seed=epoch).strip()
                 attempt, workflow = self._tried(trials, epoch, text)
                 if workflow is not None and attempt.reward > _best(attempts).reward:
                     best = workflow
@@ -133,16 +133,36 @@ class AutoFlow(Found):
         """What a flow is worth; a flow that is not valid is not executed."""
         kind = trials.tasks[0].kind
         try:
-            workflow = read_flow(text, self.library, (kind,), f"autoflow_{epoch}")
-            if workflow.llm_calls(self.library) > self.max_llm_calls:
-                calls = workflow.llm_calls(self.library)
-                raise WorkflowError(f"a flow may make {self.max_llm_calls} calls at most, this makes {calls}")
+            workflow = self.read(text, (kind,), f"autoflow_{epoch}")
         except WorkflowError as error:
             return Attempt(epoch, text, INVALID, " ".join(str(error).split())), None
         return Attempt(epoch, text, trials.mean(workflow)), workflow
 
-    def shown(self, tasks: Sequence[Task], attempts: Sequence[Attempt]) -> str:
-        """What a model reads to write the next flow."""
+    def read(self, text: str, kinds: tuple[str, ...] = (), name: str = "flow") -> Workflow:
+        """The workflow of a flow that was written.
+
+        Raises:
+            WorkflowError: It is not valid, or makes too many calls.
+        """
+        workflow = read_flow(text, self.library, kinds, name)
+        calls = workflow.llm_calls(self.library)
+        if calls > self.max_llm_calls:
+            raise WorkflowError(f"a flow may make {self.max_llm_calls} calls at most, this makes {calls}")
+        return workflow
+
+    def shown(self, trials: Trials, attempts: Sequence[Attempt]) -> str:
+        """What a model reads to write the next flow: `page`, without the oldest flows where it has no room for all."""
+        pages = (self.page(trials.tasks, attempts, gone) for gone in range(len(attempts) + 1))
+        return trials.roomy(self.flow, pages)
+
+    def page(self, tasks: Sequence[Task], attempts: Sequence[Attempt], gone: int = 0) -> str:
+        """The text behind `FLOW`.
+
+        Args:
+            tasks: Of the benchmark; the first ones are shown.
+            attempts: All flows so far; the best is shown by itself, too.
+            gone: How many of them, the oldest, are not shown again.
+        """
         best = _best(attempts)
         sections = [
             OPERATIONS,
@@ -154,7 +174,7 @@ class AutoFlow(Found):
             f"(performance {best.reward:.4f}, between 0 and 1)",
             f"\n{ALL}",
         ]
-        for attempt in attempts:
+        for attempt in attempts[gone:]:
             error = f"; it cannot be executed: {attempt.error}" if attempt.error else ""
             sections += [attempt.flow, f"(epoch {attempt.epoch}, performance {attempt.reward:.4f}{error})"]
         return "\n".join(sections)
@@ -180,13 +200,13 @@ def write_random_flow(
         if edit := draw_edit(best, library, operations, max_llm_calls, draw):
             changed = apply_edit(best, edit, library, max_llm_calls)
             flow = write_flow(changed)
-            if flow not in task.text and _can_be_written(changed, library):
+            if flow not in task.text and can_be_written(changed, library):
                 text = flow
                 break
-    return StepOutput(_broken(text, draw) if draw.random() < BROKEN else text)
+    return StepOutput(broken(text, draw) if draw.random() < BROKEN else text)
 
 
-def _can_be_written(workflow: Workflow, library: Library) -> bool:
+def can_be_written(workflow: Workflow, library: Library) -> bool:
     """Whether a workflow is the same when its flow is read."""
     try:
         return read_flow(write_flow(workflow), library).fingerprint == workflow.fingerprint
@@ -194,7 +214,7 @@ def _can_be_written(workflow: Workflow, library: Library) -> bool:
         return False
 
 
-def _broken(text: str, draw: random.Random) -> str:
+def broken(text: str, draw: random.Random) -> str:
     """A flow with one of the mistakes that models make: a separator short, no such type, or no end."""
     mistakes = (
         lambda: text.replace(":::", "::", 1),

@@ -121,7 +121,7 @@ def draw_edit(
         for _ in range(TRIES):
             steps, answer = change(workflow, library, operations, draw)
             try:
-                edit = "; ".join(_difference(workflow, steps, answer))
+                edit = "; ".join(difference(workflow, steps, answer))
                 edited = apply_edit(workflow, edit, library, max_llm_calls)
             except WorkflowError:
                 continue
@@ -204,7 +204,7 @@ def _named(op: str, inputs: tuple[str, ...], steps: Sequence[Step]) -> Step:
     return Step(next(id for id in ids if id not in taken), op, inputs)
 
 
-def _difference(workflow: Workflow, steps: Sequence[Step], answer: str) -> Iterator[str]:
+def difference(workflow: Workflow, steps: Sequence[Step], answer: str) -> Iterator[str]:
     """The parts of the edit that makes these steps of a workflow, without those that do not reach the answer."""
     old = {step.id: step for step in workflow.steps}
     after = Workflow(workflow.name, workflow.kinds, tuple(steps), answer)

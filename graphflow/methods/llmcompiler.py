@@ -18,8 +18,9 @@ original ignores lines that it cannot read and ends with an exception where a to
 
 Left out: streaming of the plan (lines wait until the plan is whole) and the planner's worked examples per benchmark.
 
-No mini backbone can plan. A script writes the plan of a kind in the same form; the join is ensemble_select over the
-ends of the plan, or first_nonempty where there is one end, since that is how they can join.
+Mini backbones that are planners (`graphflow.training.lessons`) write plans and joins themselves. For the others, which
+never saw a plan, a script writes that of a kind in the same form; the join is then ensemble_select over the ends of the
+plan, or first_nonempty where there is one end, since that is how they can join.
 """
 
 from __future__ import annotations

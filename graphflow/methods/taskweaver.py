@@ -19,10 +19,10 @@ of a question are there as a list ``passages``.
 Left out: plugins, retrieval of examples and experience, memory over several rounds, verification of imports (the
 sandbox does that), compression of prompts, JSON around each post.
 
-No mini backbone can plan in words. A script writes plan and decisions: one cell for numbers (program) and for code
-(code_generate), both repaired by fix_program; two look-ups (lookup_query, retrieve) in place of cells for questions.
-It answers with the value that the interpreter gave; where there is none, and for questions, the model answers from what
-it saw (generate_cot, answer_generate).
+Mini backbones that are planners (`graphflow.training.lessons`) do all of this. For the others a script writes plan and
+decisions: one cell for numbers (program) and for code (code_generate), both repaired by fix_program; two look-ups
+(lookup_query, retrieve) in place of cells for questions. It answers with the value that the interpreter gave; where
+there is none, and for questions, the model answers from what it saw (generate_cot, answer_generate).
 """
 
 from __future__ import annotations

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from graphflow.engine.episode import Episode, Task
 from graphflow.methods.proposing import Proposal
+from graphflow.wgraph.operation import Operation
 from graphflow.wgraph.workflow import TASK, Step, Workflow
 
 Serve = Callable[[Sequence[tuple[Task, Workflow]]], Iterator[tuple[Episode, float]]]
 """Executes workflows on tasks and scores the answers, in any order; episodes carry their task's id."""
+Room = Callable[[Operation, str], bool]
+"""Whether an operation that reads a text, with all that it may write, has room in a context of the backbone."""
 
 
 class BudgetSpent(RuntimeError):
@@ -109,6 +112,7 @@ class Trials:
         config: Caps.
         journal: File that every trial is added to; None keeps them in memory.
         scripted: Whether scripts write proposals in place of the model.
+        room: Whether the model has room for a proposal; None where it has for all.
     """
 
     def __init__(
@@ -118,7 +122,9 @@ class Trials:
         config: TrialConfig | None = None,
         journal: Path | None = None,
         scripted: bool = False,
+        room: Room | None = None,
     ) -> None:
+        self._room = None if scripted else room
         self.config = config or TrialConfig()
         self.tasks, self.scripted = tuple(tasks[: self.config.tasks]), scripted
         self._serve, self._journal = serve, journal
@@ -156,6 +162,14 @@ class Trials:
         """Mean metric of a workflow over tasks and repetitions; see `execute`."""
         found = [trial.metric for repeat in range(repeats) for trial in self.execute(workflow, tasks, repeat)]
         return sum(found) / len(found)
+
+    def roomy(self, proposal: Proposal, texts: Iterable[str]) -> str:
+        """The first text that the model has room for, else the last; a script has room for all."""
+        chosen = ""
+        for chosen in texts:
+            if self._room is None or self._room(proposal.operation, chosen):
+                break
+        return chosen
 
     def write(self, proposal: Proposal, text: str, seed: int = 0) -> str:
         """What the model, or the script in its place, writes when it reads a text.

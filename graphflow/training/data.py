@@ -17,6 +17,7 @@ from graphflow.backbone.turns import MINI, TurnFormat
 from graphflow.benchmarks.mini.hotpotqa import PASSAGES
 from graphflow.benchmarks.mini.traces import Stage, make_calls, make_trace
 from graphflow.benchmarks.mini.writing import TraceWriter
+from graphflow.training.lessons import Lessons
 from graphflow.training.recipe import KINDS, REPEAT, Recipe
 from graphflow.wgraph.library import Library
 
@@ -69,12 +70,26 @@ class Batches(Dataset[Rows]):
         tokenizer: The backbone's tokenizer.
         library: Operations, for their prompts.
         turns: Turn format of the backbone.
+        lessons: Traces of methods' own operations, where the recipe has a share of them (`Recipe.lessons`).
+
+    Raises:
+        ValueError: If the recipe has such a share and there are none.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: Any, library: Library, turns: TurnFormat = MINI):
-        self.recipe, self.vocabulary = recipe, len(tokenizer)
+    def __init__(
+        self,
+        recipe: Recipe,
+        tokenizer: Any,
+        library: Library,
+        turns: TurnFormat = MINI,
+        lessons: Lessons | None = None,
+    ):
+        if recipe.lessons and lessons is None:
+            raise ValueError(f"recipe.lessons is {recipe.lessons}, but there are no lessons to take them from")
+        self.recipe, self.vocabulary, self.lessons = recipe, len(tokenizer), lessons
+        prompts = prompts_of(library) | (lessons.prompts if lessons else {})
         self.writers = {
-            short: TraceWriter(tokenizer, turns, prompts_of(library), recipe.text_weight, SHORT_WORDS if short else 0)
+            short: TraceWriter(tokenizer, turns, prompts, recipe.text_weight, SHORT_WORDS if short else 0)
             for short in (True, False)
         }
 
@@ -96,6 +111,10 @@ class Batches(Dataset[Rows]):
                 yield from self.repeated(rng, length)
                 return
             stage = self.stage(index, rng)
+            if self.lessons and rng.random() < recipe.lessons:
+                trace = self.lessons.trace(rng, stage)
+                yield from itertools.islice(writer.write(trace, length), DOCUMENTS)
+                return
             operation_first = written[True] < recipe.operation_first * sum(written.values())
             if operation_first:
                 for operation, root, calls in make_calls(kind, rng, PROBLEMS, stage):

@@ -41,6 +41,7 @@ class Recipe:
             repairs is learnt late).
         operation_first: Share of tokens in the operation-first layout.
         blocked: Share of task-first documents whose operation prompts see nothing before themselves (reuse-aware).
+        lessons: Share of draws that are traces of methods' own operations (`graphflow.training.lessons`), task first.
         batch: Tokens of a step.
         short_length: Tokens of a row while prompts are short; length: afterwards.
         long_length: Tokens of a row in every ``long_every``-th step after that, with look-up tasks to match; 0: never.
@@ -69,6 +70,7 @@ class Recipe:
     code_weight: float = 1.0
     operation_first: float = 0.5
     blocked: float = 0.0
+    lessons: float = 0.0
     batch: int = 4096
     short_length: int = 512
     length: int = 1024
@@ -95,6 +97,7 @@ class Recipe:
             "drill_from",
             "operation_first",
             "blocked",
+            "lessons",
         )
         for name in (*shares, "decay_share", "text_weight"):
             if not 0 <= getattr(self, name) <= 1:

@@ -9,6 +9,7 @@ from graphflow.backbone.turns import MINI
 from graphflow.engine.fidelity import exact_logits
 from graphflow.errors import UnknownNameError
 from graphflow.kv import UnsupportedRopeError
+from graphflow.wgraph.operation import Kind, Operation
 from tests.tiny import COMMON, FAMILIES, tiny_backbone, tiny_model, tiny_tokenizer
 
 
@@ -99,3 +100,12 @@ def test_real_configuration_classes_build_at_tiny_size():
         tiny = type(config)(**values)
         backbone = Backbone("tiny", AutoModelForCausalLM.from_config(tiny), tiny_tokenizer(), turn_format(turns))
         assert backbone.shape(torch.bfloat16).bytes_per_token == 4 * 2 * 2 * 8 * 2
+
+
+def test_room_is_for_task_prompt_and_all_that_may_be_written():
+    backbone = tiny_backbone()
+    operation = Operation("say", Kind.LLM, ("task",), "plan", prompt="one two", max_tokens=10)
+    size = sum(len(backbone.encode(text)) for text in (backbone.turns.write_task("three"), "<|op|>one two<|out|>"))
+    for limit, room in ((size + 10, True), (size + 9, False)):
+        backbone.model.config.max_position_embeddings = limit
+        assert backbone.has_room(operation, "three") is room

@@ -8,6 +8,7 @@ from graphflow.engine.episode import StepOutput, Task
 from graphflow.engine.tools import ToolBox
 from graphflow.methods.aflow import AFlow
 from graphflow.methods.base import MethodError
+from graphflow.methods.edits import apply_edit
 from graphflow.methods.search_tree import Tree
 from graphflow.methods.trials import BudgetSpent, TrialConfig, Trials
 from graphflow.wgraph.operation import Kind
@@ -82,6 +83,28 @@ def test_a_model_sees_the_schema_the_score_and_failed_tasks():
     assert "run(code) -> result; sets failed" in text and "fix(" not in text, "the operations of the kind"
     assert "cot: cot(task)\nanswer cot\n\nIts score is 0.3000." in text
     assert "* Ann has 3 apples. How many?" in text and "Ann has 2 apples" not in text, "the first three were solved"
+
+
+def test_a_page_without_room_leaves_out_failures_first_and_then_old_experience():
+    method = AFlow(LIBRARY, REPOSITORY)
+    tree = Tree(COT, 0.3)
+    for round, edit in enumerate((TO_RUN, TO_VOTE), 1):
+        tree.add(round, apply_edit(COT, edit, LIBRARY, 8), 0.2 * round, tree.nodes[0], edit)
+
+    def shown(room: int, scripted: bool = False) -> str:
+        fits = lambda operation, text: len(text) + len(operation.prompt) <= room  # noqa: E731
+        return method.shown(tree, tree.nodes[0], Trials(TASKS, World(method), scripted=scripted, room=fits))
+
+    prompt = len(method.edit.operation.prompt)
+    whole = shown(10_000)
+    assert shown(0, scripted=True) == whole and whole.count("* Ann has") == 3 and whole.count("- [") == 2
+    one_less = shown(len(whole) + prompt - 1)
+    assert one_less.count("* Ann has") == 2 and one_less.count("- [") == 2
+    no_failures = whole[: whole.index("* Ann has")] + "none"
+    assert shown(len(no_failures) + prompt) == no_failures
+    newest = shown(len(no_failures) + prompt - 1)
+    assert TO_VOTE in newest and TO_RUN not in newest
+    assert shown(0).count("- [") == 0 and "none yet" in shown(0), "the last page, whether there is room or not"
 
 
 def test_the_script_draws_from_the_schema_and_avoids_what_was_tried():

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from graphflow.engine.tools import ToolBox
-from graphflow.methods.autoflow import INVALID, AutoFlow
+from graphflow.methods.autoflow import INVALID, Attempt, AutoFlow
 from graphflow.methods.base import MethodError
 from graphflow.methods.core_language import read_flow, write_flow
 from graphflow.methods.edits import apply_edit, draw_edit
@@ -200,3 +200,15 @@ def test_what_was_found_is_kept_in_files(tmp_path):
         loaded.build(TASKS[0])
     loaded.load(tmp_path)
     assert loaded.build(TASKS[0]) == method.build(TASKS[0])
+
+
+def test_a_page_without_room_leaves_out_the_oldest_flows():
+    method = AutoFlow(LIBRARY, REPOSITORY)
+    attempts = [Attempt(0, "first", 0.1), Attempt(1, "second", 0.9), Attempt(2, "third", INVALID, "no end")]
+    whole = method.page(TASKS, attempts)
+    trials = Trials(TASKS, World(method), room=lambda operation, text: len(text) < len(whole))
+    shown = method.shown(trials, attempts)
+    assert "(epoch 0" in whole and "(epoch 0" not in shown and "(epoch 1" in shown and "no end" in shown
+    assert method.shown(Trials(TASKS, World(method)), attempts) == whole
+    none = Trials(TASKS, World(method), room=lambda operation, text: False)
+    assert "second\n(performance 0.9000" in method.shown(none, attempts), "the best is always there"

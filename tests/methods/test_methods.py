@@ -17,6 +17,7 @@ from graphflow.wgraph.library import load_operations, load_workflows
 from graphflow.wgraph.wgraph import merge
 from graphflow.wgraph.workflow import Workflow, validate
 from tests.generator.small import COT, LIBRARY, RUN, VOTE, row, small_graph, word_table, word_task
+from tests.methods.served import REPOSITORY, WORKFLOWS
 
 SMALL = {workflow.name: workflow for workflow in (COT, RUN, VOTE)}
 SETTINGS = GeneratorConfig(features=FeatureConfig(dim=128), model=ModelConfig(hidden=16), epochs=2)
@@ -146,3 +147,24 @@ def test_a_run_asks_the_model_of_a_real_backbone_and_a_script_for_a_mini_one(mon
     own = House()
     found = {turns: own.method(compose(["method=agentkb", f"backbone.turns={turns}"])) for turns in ("mini", "qwen")}
     assert found["mini"].scripted and not found["qwen"].scripted
+
+
+@pytest.mark.parametrize("method", ["llmcompiler", "taskweaver", "agentkb", "aflow", "autoflow"])
+def test_a_mini_backbone_that_is_a_planner_writes_itself(method: str) -> None:
+    found = {
+        (turns, planner, scripted): bool(
+            build_method(MethodConfig(method, scripted=scripted), LIBRARY, SMALL, turns=turns, planner=planner).scripted
+        )
+        for turns in ("mini", "qwen")
+        for planner in (True, False)
+        for scripted in ("auto", "yes", "no")
+    }
+    assert {case for case, is_scripted in found.items() if is_scripted} == {
+        ("mini", False, "auto"),
+        *((turns, planner, "yes") for turns in ("mini", "qwen") for planner in (True, False)),
+    }
+
+
+def test_the_roles_of_metagpt_do_not_change_for_a_planner() -> None:
+    found = build_method(MethodConfig("metagpt"), REPOSITORY, WORKFLOWS, turns="mini", planner=True)
+    assert found.build(Task("t", "", "gsm8k", "")).steps[0].op == "decompose"

@@ -14,8 +14,9 @@ from graphflow.benchmarks.mini.traces import DRILL, Role, Trace, Turn, call, cal
 from graphflow.benchmarks.mini.writing import STRESS, TraceWriter
 from graphflow.paths import ASSETS, CONF
 from graphflow.training.data import LONG_PASSAGES, SHORT_WORDS, Batches, prompts_of
+from graphflow.training.lessons import Lessons
 from graphflow.training.recipe import REPEAT, Recipe
-from graphflow.wgraph.library import load_operations
+from graphflow.wgraph.library import load_operations, load_workflows
 from tests.tiny import tiny_tokenizer
 
 LIBRARY = load_operations(CONF / "operations")
@@ -193,3 +194,17 @@ def test_the_learning_rate_rises_stays_and_falls():
     recipe = Recipe(tokens=4096 * 1000, warmup_steps=10, decay_share=0.5, repeat_share=0.02, repeat_rate=3.0)
     rates = [recipe.learning_rate(step) for step in (0, 9, 19, 20, 499, 750, 999)]
     assert rates == pytest.approx([0.3, 3.0, 3.0, 1.0, 1.0, 0.51, 0.02196])
+
+
+def test_lessons_come_in_the_share_that_the_recipe_gives_them():
+    lessons = Lessons(LIBRARY, load_workflows(CONF / "workflows", LIBRARY))
+    recipe = Recipe(tokens=40_960, batch=4096, repeat_share=0.0, short_share=0.0, lessons=1.0)
+    made = Batches(recipe, tiny_tokenizer(), LIBRARY, lessons=lessons)
+    assert made.writers[False].prompts == prompts_of(LIBRARY) | lessons.prompts
+    asked = made.writers[False].ids(MINI.write_operation(lessons.prompts["taskweaver_plan"]))[:12]
+    rows = [made[index].ids.flatten().tolist() for index in range(3)]
+    assert any(row[place : place + len(asked)] == asked for row in rows for place in range(len(row)))
+    with pytest.raises(ValueError, match="recipe.lessons is 1.0, but there are no lessons"):
+        Batches(recipe, tiny_tokenizer(), LIBRARY)
+    with pytest.raises(ValueError, match="recipe.lessons must lie in"):
+        Recipe(lessons=1.5)

@@ -20,7 +20,7 @@ _APPLY: dict[str, Callable[[int, int], int]] = {
     "/": lambda a, b: a // b,
     "mod": lambda a, b: a % b,
 }
-_PYTHON = {"/": "//", "mod": "%"}
+PYTHON = {"/": "//", "mod": "%"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Problem:
         if self.program:
             return self.program
         body = [
-            f"    {NAMES[i]} = {line.left} {_PYTHON.get(line.op, line.op)} {line.right}"
+            f"    {NAMES[i]} = {line.left} {PYTHON.get(line.op, line.op)} {line.right}"
             for i, line in enumerate(self.lines)
         ]
         return "\n".join(["def solve():", *body, f"    return {NAMES[len(self.lines) - 1]}"])
