@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from graphflow.benchmarks.mini.problem import NAMES, PYTHON, Problem, draw
+from graphflow.benchmarks.mini.problem import NAMES, Problem, draw
 from graphflow.benchmarks.mini.repairs import failing_test, mistakes
 from graphflow.benchmarks.mini.suite import MAKERS
 from graphflow.benchmarks.mini.traces import (
@@ -32,9 +32,8 @@ from graphflow.methods.llmcompiler import LLMCompiler
 from graphflow.wgraph.workflow import Workflow
 
 CODE = ("humaneval", "mbpp")
-PASSED = "passed"
+PASSED, NO_TESTS = "passed", "no tests"
 DISAGREE, FAILED, BAD_PLAN, BROKEN = 0.35, 0.08, 0.12, 0.12  # shares of what goes wrong
-LONG = 4  # lines of a calculation from which on it takes two cells
 
 
 def task_of(problem: Problem, kind: str) -> Task:
@@ -45,6 +44,16 @@ def task_of(problem: Problem, kind: str) -> Task:
 def tool(text: str) -> Turn:
     """A tool's result."""
     return Turn(Role.TOOL, text)
+
+
+def question_of(problem: Problem) -> str:
+    """The sentence of a task that asks, or its first one."""
+    return agentkb.REASON.script(task_of(problem, ""), [], ToolBox()).text
+
+
+def results_of(problem: Problem) -> str:
+    """What the tests that a task shows say of a function that is right."""
+    return PASSED if problem.visible_tests else NO_TESTS
 
 
 def in_form(problem: Problem) -> str:
@@ -150,7 +159,7 @@ def _repaired(problem: Problem, wrong: str, failure: str, fixed: Branch, plan: s
     if not failure:  # the mistake does not show: the code stays
         fixed = call("fix_program", problem.answer)
         wrong = problem.answer
-    tested: Branch = [*draft("code_generate", wrong), tool(failure or PASSED), *fixed]
+    tested: Branch = [*draft("code_generate", wrong), tool(failure or results_of(problem)), *fixed]
     return [tested, [*given([plan, fixed[-1].text]), *call(finish, tagged("answer", problem.answer))]]
 
 
@@ -174,7 +183,7 @@ def woven(problem: Problem, kind: str, rng: random.Random) -> list[Branch]:
     """The one branch of a task for ``taskweaver``: plan, cells with their runs, observations."""
     if kind in CODE:
         return [_woven_code(problem, rng)]
-    requests, cells = (_searches if kind == "hotpotqa" else _calculations)(problem)
+    requests, cells = (_searches if kind == "hotpotqa" else _calculation)(problem)
     plan = "\n".join(f"{number}. {request}" for number, request in enumerate(requests, 1))
     branch = call(taskweaver.PLAN.name, plan)
     for place, (cell, result) in enumerate(cells, 1):
@@ -182,7 +191,7 @@ def woven(problem: Problem, kind: str, rng: random.Random) -> list[Branch]:
         branch.append(tool(result))
         seen = problem.facts[place - 1] if kind == "hotpotqa" else f"The value is {result}."
         if place < len(cells):
-            decision = tagged("next", _next(problem, requests, place, kind))
+            decision = tagged("next", f"Find {problem.hops[place][0]}.")
         else:
             decision = tagged("answer", in_form(problem))
         operation = taskweaver.CONCLUDE if place == taskweaver.CELLS else taskweaver.OBSERVE
@@ -192,32 +201,16 @@ def woven(problem: Problem, kind: str, rng: random.Random) -> list[Branch]:
     return [branch]
 
 
-def _next(problem: Problem, requests: Sequence[str], place: int, kind: str) -> str:
-    return f"Find {problem.hops[place][0]}." if kind == "hotpotqa" else requests[place]
+def _calculation(problem: Problem) -> tuple[list[str], list[tuple[str, str]]]:
+    """The request of a calculation, which is the task's question, its cell and the value of that.
 
-
-def _calculations(problem: Problem) -> tuple[list[str], list[tuple[str, str]]]:
-    """Requests of a calculation, and for each its cell and the value of that; two where it is long."""
-    if problem.program:
-        return ["Write a program that computes the answer."], [(problem.program, problem.answer)]
-    count = len(problem.lines)
-    half = (count + 1) // 2 if count >= LONG else count
-    requests, cells = [], []
-    for first, last in ((0, half), (half, count)):
-        if first == last:
-            continue
-        ends = last == count
-        requests.append("Compute " + ", ".join(_equation(problem, k, written=True) for k in range(first, last)) + ".")
-        value = f'rf"{problem.form}"' if ends and problem.form else NAMES[last - 1]
-        body = "\n".join(_equation(problem, k, written=False) for k in range(first, last))
-        result = problem.result() if ends else problem.steps()[last - 1].rpartition("= ")[2].rstrip(".")
-        cells.append((f"{body}\n\ndef solve():\n    return {value}", result))
-    return requests, cells
-
-
-def _equation(problem: Problem, place: int, written: bool) -> str:
-    line = problem.lines[place]
-    return f"{NAMES[place]} = {line.left} {line.op if written else PYTHON.get(line.op, line.op)} {line.right}"
+    A planner that writes the equations itself does the interpreter's work, without a program to check it.
+    """
+    request = f"Write a program: {question_of(problem)}"
+    if problem.programmable:
+        return [request], [(problem.code(), problem.answer)]
+    body = problem.code().rpartition("    return ")[0]
+    return [request], [(f'{body}    return rf"{problem.form}"', problem.answer)]
 
 
 def _cell(cell: str, rng: random.Random) -> Branch:
@@ -252,8 +245,8 @@ def _woven_code(problem: Problem, rng: random.Random) -> Branch:
         branch += [*draft(taskweaver.CELL.name, wrong), tool(failure), *repair(problem, wrong, remark)[1]]
     else:
         branch += call(taskweaver.CELL.name, problem.answer)
-    said = f"The examples pass. {tagged('answer', 'done')}"
-    return [*branch, tool(PASSED), *call(taskweaver.OBSERVE.name, said)]
+    said = "The examples pass." if problem.visible_tests else "There are no examples."
+    return [*branch, tool(results_of(problem)), *call(taskweaver.OBSERVE.name, f"{said} {tagged('answer', 'done')}")]
 
 
 # agentkb
@@ -261,11 +254,9 @@ def _woven_code(problem: Problem, rng: random.Random) -> Branch:
 
 def looked_up(problem: Problem, kind: str, names: Sequence[str], rng: random.Random) -> list[Branch]:
     """Branches of a task for ``agentkb``: search text and suggestion, and the work that is done behind one."""
-    task = task_of(problem, kind)
-    reason = agentkb.REASON.script(task, [], ToolBox()).text
     hits = [_entry(kind, names, rng) for _ in range(agentkb.HITS)]
     advice = suggestion(hits)
-    told = [*call(agentkb.REASON.name, reason), tool(said_of(hits)), *call(agentkb.REFINE.name, advice)]
+    told = [*call(agentkb.REASON.name, question_of(problem)), tool(said_of(hits)), *call(agentkb.REFINE.name, advice)]
     begun = [branch for branch in BRANCHES[kind](problem, rng) if branch[0].role in (Role.OPERATION, Role.TASK)]
     chosen = rng.choice(begun)
     after = 1 if chosen[0].role is Role.TASK else 0  # the question itself stands in the root here

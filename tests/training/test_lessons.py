@@ -91,7 +91,7 @@ def test_cells_give_what_the_trace_says(kind: str) -> None:
         assert problem.answer in (block(last, "answer") or "")
         plan = outputs(branch, taskweaver.PLAN.name)[0]
         assert 1 <= len(numbered(plan)) <= taskweaver.CELLS
-    assert cells > DRAWS
+    assert cells >= DRAWS
 
 
 def test_code_is_repaired_until_the_examples_pass() -> None:
@@ -101,7 +101,8 @@ def test_code_is_repaired_until_the_examples_pass() -> None:
             (branch,) = woven(problem, kind, rng)
             results = [turn.text for turn in branch if turn.role is Role.TOOL]
             failures += len(results) - 1
-            assert results[-1] == "passed" and all(text.startswith("failed: ") for text in results[:-1])
+            assert results[-1] == ("passed" if problem.visible_tests else "no tests")
+            assert all(text.startswith("failed: ") for text in results[:-1])
             before = branch[max(place for place, turn in enumerate(branch) if turn.role is Role.TOOL) - 1].text
             assert before.endswith(problem.answer)
     assert failures
