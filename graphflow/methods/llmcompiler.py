@@ -71,6 +71,7 @@ PLANS = {
 
 FALLBACK = {"hotpotqa": "1. answer_generate()", "humaneval": "1. code_generate()", "mbpp": "1. code_generate()"}
 GENERATING = "1. generate_cot()"
+VALID = "the plan is valid"
 
 FINISH_FORM = (
     "The results of the calls that were planned for the task stand above. Say in one or two sentences what follows "
@@ -179,7 +180,7 @@ class LLMCompiler(Method):
             self.compile(self.build(task), inputs[0].text)
         except PlanError as error:
             return StepOutput(f"error: {error}")
-        return StepOutput("the plan is valid")
+        return StepOutput(VALID)
 
     def _takes_words(self, call: Call) -> bool:
         accepts = self.library[call.op].accepts

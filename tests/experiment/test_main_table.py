@@ -30,6 +30,7 @@ from graphflow.paths import ROOT
 from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
 
+ENCODED = "{methods:[graphflow],kv:[differential_int4]}"
 OWN = ("experiment.", "backbones=", "benchmarks=", "tasks=")
 
 
@@ -40,7 +41,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     methods = "vanilla,autoflow,best_fixed,graphflow"
     return [
         *SMALL,
-        f"experiment.grids=[{{methods:[{methods}],kv:[stateful,differential]}}]",
+        f"experiment.grids=[{{methods:[{methods}],kv:[stateful,differential]}},{ENCODED}]",
         "backbones=[qwen-mini]",
         "benchmarks=[mini-gsm8k,mini-math]",
         "fit.benchmarks=[mini-gsm8k,mini-math]",
@@ -61,12 +62,15 @@ def test_the_experiment(words: list[str], tmp_path: Path) -> None:
     cell = run_single(compose([*alone, *(word for word in words if not word.startswith(OWN))]), text)
     finished = (tmp_path / "runs" / cell["run_id"] / "done.json").stat().st_mtime_ns
     frame: Any = experiment("main_table", words, "graphflow experiment main_table", text)
-    assert len(frame) == (4 * 2 + 1) * 3, "methods x states and the oracle, two benchmarks and their mean"
+    assert len(frame) == (4 * 2 + 2) * 3, "methods x states, encoded text and the oracle; two benchmarks, their mean"
     assert (tmp_path / "runs" / cell["run_id"] / "done.json").stat().st_mtime_ns == finished, "the run is shared"
     again = frame[(frame["run_id"] == cell["run_id"])].iloc[0]
     assert (again["method"], again["benchmark"], again["kv_mode"]) == ("autoflow", "mini-math", "differential")
     cells, means = frame[frame["benchmark"] != "mean"], frame[frame["benchmark"] == "mean"]
-    own = means[(means["method"] == "graphflow") & (means["kv_mode"] == "differential")].iloc[0]
+    own = means[(means["method"] == "graphflow") & (means["state"] == "differential (path)")].iloc[0]
+    encoded = means[means["state"] == "differential (path, text int4)"].iloc[0]
+    assert encoded["method"] == "graphflow" and encoded["text_bytes"] < own["text_bytes"] / 2
+    assert encoded["op_bytes"] <= own["op_bytes"]
     assert own["gain"] == 0 and own["n_tasks"] == 4
     scores = cells.groupby(["method", "state"])["metric"].mean()
     for _, row in means.iterrows():
@@ -120,7 +124,9 @@ def test_the_profiles_that_run_it() -> None:
     assert also == {"default": ["main_table"], "smoke": [], "bench": [], "paper": []}
     held = settings("main_table", []).experiment
     made = Counter((cell.overrides[0], cell.overrides[1]) for cell in cells(held))
-    assert len(made) == 3 * 5 and set(made.values()) == {2 * len(NAMES)}, "backbones x benchmarks, methods x states"
+    assert len(made) == 3 * 5 and set(made.values()) == {2 * len(NAMES) + 1}, "backbones x benchmarks, methods x states"
+    encoded = [cell for cell in cells(held) if "kv=differential_int4" in cell.overrides]
+    assert len(encoded) == 15 and all("method=graphflow" in cell.overrides for cell in encoded)
     assert main(["reproduce", "experiment.also=[main_tabel]"]) == WRONG
 
 
@@ -151,6 +157,19 @@ def published() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def test_encoded_text_has_a_bar_of_its_own() -> None:
+    frame = published()
+    ours = frame[(frame["method"] == "graphflow") & (frame["kv_mode"] == "differential")]
+    encoded = ours.assign(state="differential (path, text int4)", op_bytes=1e6, text_bytes=4e5, metric=0.55)
+    plain = {bar["bar"]: bar for bar in bars(frame) if bar["backbone"] == "qwen-mini"}
+    held = {bar["bar"]: bar for bar in bars(pd.concat([encoded, frame])) if bar["backbone"] == "qwen-mini"}
+    (more,) = held.keys() - plain.keys()
+    assert "4-bit text" in more and held[more]["value"] == pytest.approx(6 / 1.4) and held[more]["met"] == "yes"
+    assert {name: held[name] for name in plain} == plain, "the others are those of plain differential state"
+    worse = {bar["bar"]: bar for bar in bars(pd.concat([encoded.assign(metric=0.45), frame]))}
+    assert worse[more]["met"] == "no", "smaller at a lower score does not count"
+
+
 def test_what_readers_are_shown() -> None:
     scores, costs, others, _ = shown(published())
     assert scores.columns[2:4] == ("gsm8k", "math")
@@ -179,7 +198,7 @@ def test_what_readers_are_shown() -> None:
 
 def test_the_page_says_what_is_scripted() -> None:
     house, page = House(), (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    lines = page[page.index("## What a mini backbone writes") :].splitlines()
+    lines = page[page.index("## What the other mini backbones write") :].splitlines()
     rows = {cells[1].strip().strip("`"): cells for line in lines if len(cells := line.split("|")) == 5}
     for name in NAMES[:7]:
         scripted = house.unfitted(compose([f"method={name}", "backbone=qwen-mini"])).scripted
@@ -212,6 +231,7 @@ def test_bars_by_hand() -> None:
         {"method": "best_fixed", "kv_mode": "stateful", "metric": 0.99, "gain": -0.1, "p90_s": 1.0}
         | {"op_bytes": 9, "text_bytes": 9},
     ]
+    rows = [{**row, "state": row["kv_mode"]} for row in rows]
     rows = [{**row, "p90_all_s": 2 * row["p90_s"] if row["method"] == "aflow" else row["p90_s"]} for row in rows]
     found = {row["bar"]: row for row in bars(pd.DataFrame([{**common, **row} for row in rows]))}
     assert len(found) == 6

@@ -51,7 +51,7 @@ def test_plans_compile_and_joins_give_the_answer(kind: str) -> None:
         assert plan_of(problem, kind) in plans and len(joined) == 1
         for plan in plans:
             said = method.problem(task, [StepOutput(plan)], ToolBox())
-            assert said.text == "the plan is valid"
+            assert said.text == llmcompiler.VALID
         decided = block(joined[0], "answer")
         assert decided is None or problem.answer in decided
         assert decided is not None or block(joined[0], "replan")
@@ -64,7 +64,7 @@ def test_invalid_plans_come_with_what_is_wrong_with_them() -> None:
         for problem in problems(kind):
             for branch in compiled(problem, kind, method, rng):
                 errors |= {turn.text.split(":")[0] for turn in branch if turn.text.startswith("error: ")}
-                assert not any(turn.text == "the plan is valid" for turn in branch)
+                assert not any(turn.text == llmcompiler.VALID for turn in branch)
     assert errors == {"error"}
 
 

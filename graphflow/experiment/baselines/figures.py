@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from graphflow.experiment.plots import STYLE, look, save
 
-STATES = (("stateful", -0.16), ("differential (path)", 0.16))
+STATES = (("stateful", -0.16), ("differential (path)", 0.16), ("differential (path, text int4)", 0.4))
 """State modes, and how far from a method's line their marks are."""
 
 

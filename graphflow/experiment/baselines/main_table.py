@@ -15,7 +15,8 @@ import pandas as pd
 
 from graphflow.experiment.baselines.bars import bars
 from graphflow.experiment.baselines.figures import draw_main_table
-from graphflow.experiment.baselines.tables import MEAN, asked, shown
+from graphflow.experiment.baselines.proposals import proposals
+from graphflow.experiment.baselines.tables import MEAN, asked, shown, written
 from graphflow.experiment.choosing.exam import Exam, by_task, oracle
 from graphflow.experiment.config import Config
 from graphflow.experiment.kv.study import Study, backbone_of, names_of
@@ -23,8 +24,9 @@ from graphflow.experiment.planned import Planned, plan, run_planned, scores_of
 from graphflow.experiment.progress import Unit, work_progress
 from graphflow.experiment.run import table_row
 from graphflow.experiment.stats import bootstrap, paired_difference, percentile
+from graphflow.kv import StateMode
 
-ORACLE, OURS = "oracle", ("graphflow", "differential")
+ORACLE = "oracle"
 SUMMED = ("fit_tasks", "fit_llm_calls", "fit_tokens", "fit_s", "op_bytes", "text_bytes")
 AVERAGED = ("metric", "p50_s", "p90_s", "p99_s", "llm_calls", "prefill_tokens", "reused_tokens", "output_tokens")
 KEPT = (
@@ -35,7 +37,7 @@ PERCENTILES = (50, 90, 99)
 
 
 def main_table(study: Study) -> pd.DataFrame:
-    """Run what is left; write ``main_table.csv``, ``main_table_bars.csv`` and the figures."""
+    """Run what is left; write ``main_table.csv``, beside it ``_bars`` and ``_proposals``, and the figures."""
     study = study.within("methods")
     learning, planned = plan(study.house, study.config, study.words)
     run_planned(study.house, learning, planned, study.console)
@@ -47,7 +49,9 @@ def main_table(study: Study) -> pd.DataFrame:
     study.say(*draw_main_table(frame, study.figures))
     if held := list(bars(frame)):
         study.write("main_table_bars", held)
-    for sheet in (*shown(frame), *asked(frame)):
+    proposed = list(proposals(study.house, planned))
+    read = [written(study.write("main_table_proposals", proposed))] if proposed else []
+    for sheet in (*shown(frame), *asked(frame), *read):
         study.console.print(sheet.printed())
     return frame
 
@@ -56,8 +60,9 @@ def _measured(planned: list[Planned]) -> Iterator[dict[str, Any]]:
     """Rows of one backbone's methods and state modes: each benchmark, and their mean."""
     series: dict[tuple[str, str], list[Planned]] = {}
     for item in planned:
-        series.setdefault((item.job.config.method.name, item.job.config.kv.mode.value), []).append(item)
-    ours = series.get(OURS, [])
+        config = item.job.config
+        series.setdefault((config.method.name, names_of(config)["state"]), []).append(item)
+    ours = [item for item in planned if _is_ours(item.job.config)]
     for items in series.values():
         rows = [_row(item) for item in items]
         latencies = [episode.latency_s for item in items for episode in item.job.run_dir.episodes()]
@@ -105,6 +110,7 @@ def _oracle(study: Study, planned: list[Planned]) -> Iterator[dict[str, Any]]:
     names = tuple(dict.fromkeys(item.job.config.benchmark.name for item in planned if _is_mini(item.job.config)))
     if not names:
         return
+    own = [item for item in planned if _is_ours(item.job.config)]
     exam = Exam(study.house, config, names, tasks)
     units = [Unit(f"{name} oracle", exam.all_left(name), name) for name in names]
     whole: dict[str, float] = {}
@@ -116,10 +122,9 @@ def _oracle(study: Study, planned: list[Planned]) -> Iterator[dict[str, Any]]:
             picked = every[every["metric"] == every["task_id"].map(best)]
             cheapest = picked.sort_values("tokens").drop_duplicates("task_id")
             whole |= best
-            ours = scores_of([item for item in planned if _is_ours(item.job.config, name)])
+            ours = scores_of([item for item in own if item.job.config.benchmark.name == name])
             yield {**_ceiling(config, name, by_task(cheapest), ours), "llm_calls": float(cheapest["llm_calls"].mean())}
-    every_own = scores_of([item for item in planned if _is_ours(item.job.config, item.job.config.benchmark.name)])
-    yield _ceiling(config, MEAN, whole, every_own)
+    yield _ceiling(config, MEAN, whole, scores_of(own))
 
 
 def _ceiling(config: Config, benchmark: str, scores: dict[str, float], ours: dict[str, float]) -> dict[str, Any]:
@@ -137,8 +142,10 @@ def _is_mini(config: Config) -> bool:
     return config.benchmark.name.startswith("mini-")
 
 
-def _is_ours(config: Config, benchmark: str) -> bool:
-    return (config.method.name, config.kv.mode.value) == OURS and config.benchmark.name == benchmark
+def _is_ours(config: Config) -> bool:
+    """Whether a cell is what the paper calls GraphFlow: text is not encoded there."""
+    kv = config.kv
+    return config.method.name == "graphflow" and kv.mode is StateMode.DIFFERENTIAL and kv.dynamic_codec == "none"
 
 
 def _gain(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from graphflow.experiment.baselines.figures import draw_main_table
 from graphflow.experiment.paper import P90_S, paper_backbone, paper_value
 from graphflow.experiment.sheet import Sheet
 
-MEAN = "mean"
+MEAN, PROPOSALS = "mean", "main_table_proposals.csv"
 PUBLISHED = (("aflow", "stateful"), ("graphflow", "differential"))
 """Methods of which the paper gives figures that can be read off, and the state that it ran each on."""
 SCORED = ("method", "state")
@@ -55,6 +55,8 @@ def read_methods(folder: Path) -> Methods:
         return Methods()
     frame: Any = pd.read_csv(file, dtype={"commit": "str", "run_id": "str"})
     found = [*shown(frame), *asked(frame)]
+    if (beside := folder / PROPOSALS).exists():
+        found += [written(pd.read_csv(beside))]
     found += [_cells(backbone, part) for backbone, part in frame.groupby("backbone", sort=False)]
     return Methods(found, draw_main_table(frame, folder / "figures"))
 
@@ -87,6 +89,26 @@ def asked(frame: Any) -> Iterator[Sheet]:
     if rows:
         names = ("backbone", "bar", "beside", "asked", "measured", "95 % interval", "met")
         yield Sheet("What is asked of GraphFlow, on differential state, beside baselines on stateful", names, rows, 3)
+
+
+def written(frame: Any) -> Sheet:
+    """What models wrote for methods' own operations, a column a backbone.
+
+    Args:
+        frame: Rows of ``main_table_proposals.csv``.
+    """
+    backbones = [*dict.fromkeys(frame["backbone"])]
+    rows = []
+    for operation, part in frame.groupby("operation", sort=False):
+        own = {row["backbone"]: f"{_percent(row['read'])} of {row['written']:,}" for _, row in part.iterrows()}
+        cells = [own.get(backbone, "") for backbone in backbones]
+        rows.append([str(operation), *cells])
+    note = (
+        "In percent, of all that was written with exact state: plans that compile, decisions in their block, cells "
+        "that parse, suggestions that name a workflow, edits that could be applied, flows that could be executed."
+    )
+    title = "What models wrote for methods, and how much of it could be read"
+    return Sheet(title, ("operation", *backbones), rows, 1, note)
 
 
 def _scores(backbone: str, benchmarks: list[str], part: Any, means: Any) -> Sheet:
