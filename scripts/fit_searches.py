@@ -22,7 +22,7 @@ from graphflow.experiment.search import SHIPPED, Search
 from graphflow.experiment.serve import House
 from graphflow.methods.found import Found
 
-BACKBONES = ("qwen-mini", "llama-mini", "gemma-mini")
+BACKBONES = ("qwen-mini-planner", "llama-mini-planner", "gemma-mini-planner")
 
 
 def main(argv: list[str] | None = None) -> int:
