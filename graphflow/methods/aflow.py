@@ -157,7 +157,7 @@ class AFlow(Found):
         return trials.roomy(self.edit, pages)
 
     def page(self, kind: str, node: Node, experience: Sequence[str], failed: Sequence[str]) -> str:
-        """The text behind `EDIT`.
+        """The text behind `EDIT`; the workflow, whose steps an edit must name, stands last.
 
         Args:
             kind: Of the tasks.
@@ -168,13 +168,13 @@ class AFlow(Found):
         sections = [
             OPERATIONS,
             write_operations(self.library, operations_of([*self.workflows.values()], kind)),
+            f"\n{FAILED}",
+            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or ["none"]),
+            f"\n{EXPERIENCE}",
+            *(experience or ["none yet"]),
             f"\n{WORKFLOW}",
             write_workflow(node.workflow),
             f"\nIts score is {node.score:.4f}.",
-            f"\n{EXPERIENCE}",
-            *(experience or ["none yet"]),
-            f"\n{FAILED}",
-            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or ["none"]),
         ]
         return "\n".join(sections)
 

@@ -23,9 +23,11 @@ from graphflow.methods.search_tree import Node, Refused, Tree
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow, WorkflowError
 
-TARGETS = 5  # texts that are learnt for one page
+TARGETS = 8  # texts that are learnt for one page
 WALK = 2  # random edits that lead from a workflow of the repository to the one that is shown
-EDITED, WRITTEN = 8, 4  # earlier edits, and earlier flows, that a page shows at most
+EDITED, FAILING = (0, 0, 1, 2, 3, 5, 8), (0, 0, 1, 1, 2, FAILURES)  # earlier edits, and failed tasks, of a page
+WRITTEN = 4  # earlier flows that a page shows at most
+FIRST = 0.3  # share of edits of the single call that searches begin with, and come back to
 STEPS = 7  # of a flow, at most
 TRIES = 20  # draws of targets for one page
 BROKEN = 0.15  # share of earlier flows that were not valid
@@ -48,11 +50,12 @@ class SearchTraces:
 
     def edits(self, kind: str, rng: random.Random) -> Trace:
         """A workflow with its experience, and edits of it that are valid and were not tried."""
-        tree = Tree(self._start(kind, rng), _score(rng))
+        first = self.aflow.first(Task("", "", kind, ""))
+        tree = Tree(first if rng.random() < FIRST else self._start(kind, rng), _score(rng))
         node = tree.nodes[0]
-        for _ in range(rng.randint(0, EDITED)):
+        for _ in range(rng.choice(EDITED)):
             self._tried(tree, node, kind, rng)
-        failed = [draw(MAKERS[kind], rng, "train").text for _ in range(rng.randint(0, FAILURES))]
+        failed = [draw(MAKERS[kind], rng, "train").text for _ in range(rng.choice(FAILING))]
         experience = tree.experience(node).splitlines()
         page = self.aflow.page(kind, node, experience, failed)
         known = {line.rpartition("] ")[2] for line in experience}

@@ -100,7 +100,7 @@ def test_a_page_without_room_leaves_out_failures_first_and_then_old_experience()
     assert shown(0, scripted=True) == whole and whole.count("* Ann has") == 3 and whole.count("- [") == 2
     one_less = shown(len(whole) + prompt - 1)
     assert one_less.count("* Ann has") == 2 and one_less.count("- [") == 2
-    no_failures = whole[: whole.index("* Ann has")] + "none"
+    no_failures = whole[: whole.index("* Ann has")] + "none" + whole[whole.index("\n\nExperience:") :]
     assert shown(len(no_failures) + prompt) == no_failures
     newest = shown(len(no_failures) + prompt - 1)
     assert TO_VOTE in newest and TO_RUN not in newest
@@ -118,7 +118,7 @@ def test_the_script_draws_from_the_schema_and_avoids_what_was_tried():
         assert script(Task("q", "", "", text), [StepOutput(text)], ToolBox()).text == edit, "seeded by the text"
         assert edit and edit not in seen
         seen.append(edit)
-        text = text.replace("\n\nTasks that", f"\n- [not better, 0.1000] {edit}\n\nTasks that")
+        text = text.replace("\n\nWorkflow:", f"\n- [not better, 0.1000] {edit}\n\nWorkflow:")
 
 
 def test_it_stops_when_the_best_three_stand_still():
