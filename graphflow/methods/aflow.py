@@ -13,9 +13,9 @@ twice, the stopping rule, a list of operations for each kind of benchmark, the b
 
 Left out: free Python and new prompts (local models break the code, and a prompt that changes every round has no state
 to share), for which there is a language of edits that is checked (`graphflow.methods.edits`); the right answers in the
-logs of failures (a model sees the texts of failed tasks only); up to 20 attempts a round (an edit that is refused is
-fed back once). One repetition instead of five by default (``method.repeats=5`` is the original's), since greedy
-decoding repeats itself.
+logs of failures (a model sees the texts of failed tasks only); up to 20 attempts a round (five here,
+each of which reads why those before it were refused). One repetition instead of five by default (``method.repeats=5``
+is the original's), since greedy decoding repeats itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Kind, Operation
 from graphflow.wgraph.workflow import Workflow, WorkflowError
 
-ROUNDS = 20
+ROUNDS, ATTEMPTS = 20, 5
 FAILURES, FAILURE_CHARS = 3, 400  # as many logs as the original shows
 OPERATIONS, WORKFLOW, EXPERIENCE, FAILED = "Operations:", "Workflow:", "Experience:", "Tasks that it fails:"
 
@@ -126,10 +126,10 @@ class AFlow(Found):
                     return
 
     def _modified(self, tree: Tree, node: Node, trials: Trials, round: int) -> tuple[str, Workflow | None]:
-        """An edit and what it makes; None if it is refused twice, the second time knowing why."""
-        for attempt in range(2):
+        """An edit and what it makes; None if all attempts are refused, each knowing why those before it were."""
+        for attempt in range(ATTEMPTS):
             text = self.shown(tree, node, trials)
-            edit = written(trials.write(self.edit, text, seed=2 * round + attempt))
+            edit = written(trials.write(self.edit, text, seed=ATTEMPTS * round + attempt))
             try:
                 name = f"aflow_{round}"
                 workflow = apply_edit(node.workflow, edit, self.library, self.max_llm_calls, name)

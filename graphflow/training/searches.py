@@ -24,10 +24,10 @@ from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 TARGETS = 8  # texts that are learnt for one page
-WALK = 2  # random edits that lead from a workflow of the repository to the one that is shown
+WALK = 3  # edits, at most, that lead from a workflow that is known to the one that is shown
 EDITED, FAILING = (0, 0, 1, 2, 3, 5, 8), (0, 0, 1, 1, 2, FAILURES)  # earlier edits, and failed tasks, of a page
 WRITTEN = 4  # earlier flows that a page shows at most
-FIRST = 0.3  # share of edits of the single call that searches begin with, and come back to
+KNOWN = 0.3  # share of pages that begin from a workflow of the repository
 STEPS = 7  # of a flow, at most
 TRIES = 20  # draws of targets for one page
 BROKEN = 0.15  # share of earlier flows that were not valid
@@ -50,8 +50,7 @@ class SearchTraces:
 
     def edits(self, kind: str, rng: random.Random) -> Trace:
         """A workflow with its experience, and edits of it that are valid and were not tried."""
-        first = self.aflow.first(Task("", "", kind, ""))
-        tree = Tree(first if rng.random() < FIRST else self._start(kind, rng), _score(rng))
+        tree = Tree(self._start(kind, rng), _score(rng))
         node = tree.nodes[0]
         for _ in range(rng.choice(EDITED)):
             self._tried(tree, node, kind, rng)
@@ -94,10 +93,14 @@ class SearchTraces:
         return [workflow for workflow in self.repository if kind in workflow.kinds]
 
     def _start(self, kind: str, rng: random.Random) -> Workflow:
-        """Where a search may be: a workflow of the repository, perhaps a few edits further."""
-        workflow = rng.choice([self.aflow.first(Task("", "", kind, "")), *self._of(kind)])
+        """Where a search may be: at the single call that it begins with or at a workflow of the repository, or further.
+
+        Steps that edits add are named by their operations, so that most steps of a search are.
+        """
+        known = rng.random() < KNOWN
+        workflow = rng.choice(self._of(kind)) if known else self.aflow.first(Task("", "", kind, ""))
         for _ in range(rng.randint(0, WALK)):
-            if edit := self._edit(workflow, kind, rng, toward=False):
+            if edit := self._edit(workflow, kind, rng, toward=rng.random() < 0.5):
                 workflow = apply_edit(workflow, edit, self.library, self.max_llm_calls)
         return workflow
 

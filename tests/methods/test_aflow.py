@@ -48,15 +48,17 @@ def test_edits_are_made_and_the_best_validation_round_is_kept():
     assert worse.build(TASKS[0]) is DIRECT, "of equal ones the earliest"
 
 
-def test_a_refused_edit_is_fed_back_once_and_then_the_round_has_failed():
-    method, world, _ = searched(says=["add r: run(cot); answer r", TO_RUN, "nonsense", "set x: cot(task)"], rounds=2)
-    assert len(world.read) == 4
+def test_refused_edits_are_fed_back_until_the_round_has_failed():
+    wrong = ["nonsense", "set x: cot(task)", "remove x", "answer x", "add cot: cot(task)"]
+    method, world, _ = searched(says=["add r: run(cot); answer r", TO_RUN, *wrong], rounds=2)
+    assert len(world.read) == 7
     assert "refused" not in world.read[0]
     refused = "- [refused: workflow 'aflow_1', step 'r': input 'cot' has the type 'answer', but 'run' accepts code]"
     assert f"{refused} add r: run(cot); answer r" in world.read[1]
     tree = method.trees["words"]
     assert [node.round for node in tree.nodes] == [0, 1], "the second round made nothing"
-    assert sum(len(node.refused) for node in tree.nodes) == 3
+    assert sum(len(node.refused) for node in tree.nodes) == 6
+    assert all(f"] {edit}" in world.read[-1] for edit in wrong[:-1]), "each attempt knows those before it"
 
 
 def test_experience_is_read_and_the_same_workflow_is_refused():
@@ -127,10 +129,10 @@ def test_it_stops_when_the_best_three_stand_still():
 
 
 def test_it_ends_after_twenty_rounds():
-    says = [f"set cot: cot(task) x{number}; add v: vote(cot); answer v" for number in range(2, 60)]
+    says = [f"set cot: cot(task) x{number}; add v: vote(cot); answer v" for number in range(2, 120)]
     method, world, _ = searched(says=says, max_llm_calls=1)
-    assert len(world.read) == 40, "each round asks twice, as all these make too many calls"
-    assert sum(len(node.refused) for node in method.trees["words"].nodes) == 40
+    assert len(world.read) == 100, "each round asks five times, as all these make too many calls"
+    assert sum(len(node.refused) for node in method.trees["words"].nodes) == 100
 
 
 def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path):
