@@ -5,15 +5,16 @@
     remove program                      a step goes
     answer vote                         another step gives the answer
 
-Lines (or parts behind ``;``) are applied in order; together they are one modification. AFlow has a model write Python
-instead, which local models break; here what comes out is a valid workflow, or an error that says what is wrong.
+Lines (or parts behind ``;``) are applied in order; together they are one modification. Steps that the answer no longer
+hangs on go with it, and to remove what is not there is no mistake. AFlow has a model write Python instead, which local
+models break; here what comes out is a valid workflow, or an error that says what is wrong.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 
@@ -61,7 +62,7 @@ def apply_edit(workflow: Workflow, text: str, library: Library, max_llm_calls: i
     steps, answer = {step.id: step for step in workflow.steps}, workflow.answer
     for part in parts:
         answer = _apply(part, steps, answer)
-    edited = Workflow(name or workflow.name, workflow.kinds, tuple(steps.values()), answer)
+    edited = Workflow(name or workflow.name, workflow.kinds, _needed(steps, answer), answer)
     validate(edited, library)
     if edited.llm_calls(library) > max_llm_calls:
         raise WorkflowError(
@@ -83,15 +84,26 @@ def _apply(part: str, steps: dict[str, Step], answer: str) -> str:
         raise WorkflowError(f"{verb} must have the form {wanted!r}, got {part!r}")
     if verb == "add" and id in steps:
         raise WorkflowError(f"add {id}: there is a step {id!r}; a new step needs a new id")
-    if verb != "add" and id not in steps:
+    if verb in ("set", "answer") and id not in steps:
         raise WorkflowError(f"{verb} {id}: {unknown_name('step', id, steps)}")
     if verb == "answer":
         return id
     if verb == "remove":
-        del steps[id]
+        steps.pop(id, None)
     else:
         steps[id] = read_step(id, call)
     return answer
+
+
+def _needed(steps: Mapping[str, Step], answer: str) -> tuple[Step, ...]:
+    """The steps that the answer hangs on, by inputs and conditions; all of them where it is not among them."""
+    needed, waiting = set(), [answer]
+    while waiting:
+        step = steps.get(waiting.pop())
+        if step is not None and step.id not in needed:
+            needed.add(step.id)
+            waiting += [*step.inputs, *([step.when.step] if step.when else [])]
+    return tuple(step for step in steps.values() if step.id in needed or answer not in steps)
 
 
 def draw_edit(

@@ -43,6 +43,9 @@ def test_an_edit_makes_the_workflow_that_it_says():
     assert written(edit) == "add program: program(task); add run: run(program); add vote: vote(cot, run); answer vote"
     back = apply_edit(VOTE, "answer run; remove vote; remove cot", LIBRARY, 8, "back")
     assert back.fingerprint == RUN.fingerprint and back.name == "back" and back.kinds == VOTE.kinds
+    kept = apply_edit(VOTE, "answer run; remove vote; remove cot; remove cot; remove never", LIBRARY, 8)
+    assert kept.steps == back.steps == apply_edit(VOTE, "answer run", LIBRARY, 8).steps, "what nobody reads goes"
+    assert apply_edit(RUN, "add cot: cot(task); answer cot; remove program", LIBRARY, 8).fingerprint == COT.fingerprint
     sampled = apply_edit(COT, "set cot: cot(task) x3; add v: vote(cot); answer v", LIBRARY, 8)
     assert [step.samples for step in sampled.steps] == [3, 1]
 
@@ -59,7 +62,7 @@ def test_an_edit_makes_the_workflow_that_it_says():
         ("set kot: cot(task)", "unknown step 'kot' .did you mean 'cot'"),
         ("add v: vot(cot); answer v", "unknown operation 'vot' .did you mean 'vote'"),
         ("add r: run(cot); answer r", "input 'cot' has the type 'answer', but 'run' accepts code"),
-        ("add p: program(task)", "'p' never reaches the answer"),
+        ("add p: program(task)", "changes nothing"),
         ("answer vote", "unknown step 'vote'"),
         ("set cot: cot(task) x9; add v: vote(cot); answer v", "may make 8 calls at most, this makes 9"),
         ("set cot: cot(task)", "changes nothing"),
