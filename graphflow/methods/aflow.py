@@ -38,6 +38,7 @@ from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 ROUNDS, ATTEMPTS = 20, 5
 FAILURES, FAILURE_CHARS = 3, 400  # as many logs as the original shows
+KNOWN = "this gives the workflow"
 OPERATIONS, WORKFLOW, EXPERIENCE, FAILED = "Operations:", "Workflow:", "Experience:", "Tasks that it fails:"
 
 EDIT = Operation(
@@ -134,7 +135,7 @@ class AFlow(Found):
                 name = f"aflow_{round}"
                 workflow = apply_edit(node.workflow, edit, self.library, self.max_llm_calls, name)
                 if known := tree.known(workflow):
-                    raise WorkflowError(f"this gives the workflow of round {known.round}, score {known.score:.4f}")
+                    raise WorkflowError(f"{KNOWN} of round {known.round}, score {known.score:.4f}")
             except WorkflowError as error:
                 node.refused.append(Refused(edit, " ".join(str(error).split())))
             else:

@@ -20,6 +20,7 @@ from graphflow.training.lessons import Lessons
 from tests.experiment.small import SMALL
 from tests.tiny import tiny_backbone
 
+WRONG, TWICE = {"error": "unknown step 'a'"}, {"error": "this gives the workflow of round 1, score 0.5000"}
 READ = {
     "llmcompiler_plan": ("1. program()\n2. run_python($1)\n3. join()", "1. program()\n2. run_python($7)"),
     "llmcompiler_join": ("so <replan>again</replan>", "so again"),
@@ -47,7 +48,7 @@ def test_good_and_bad_texts() -> None:
     ("method", "history", "expected"),
     [
         ("autoflow", [{"error": ""}, {"error": "no end"}, {"error": ""}], [False, True]),
-        ("aflow", [{"refused": [{}, {}]}, {"refused": []}, {"refused": [{}]}], [False] * 3 + [True] * 2),
+        ("aflow", [{"refused": [WRONG, WRONG]}, {"refused": []}, {"refused": [TWICE]}], [False] * 2 + [True] * 3),
     ],
 )
 def test_searches_are_counted_from_their_history(

@@ -20,7 +20,7 @@ from graphflow.experiment.search import Search
 from graphflow.experiment.serve import House
 from graphflow.kv import StateMode
 from graphflow.methods import agentkb, llmcompiler, taskweaver
-from graphflow.methods.aflow import EDIT
+from graphflow.methods.aflow import EDIT, KNOWN
 from graphflow.methods.autoflow import FLOW
 from graphflow.methods.llmcompiler import LLMCompiler
 from graphflow.methods.planning import block, numbered
@@ -84,14 +84,14 @@ def readers_of(house: House) -> dict[str, Reader]:
 
 
 def _searched(search: Search) -> Iterator[tuple[str, bool]]:
-    """What was written in a search: whether each edit was applied, each flow executed."""
+    """What was written in a search: whether each edit could be applied, new or not, and each flow executed."""
     file = search.folder / f"{search.benchmark.name}.json"
     tried = json.loads(file.read_text(encoding="utf-8"))
     if search.config.method.name == "autoflow":
         yield from ((FLOW.name, not attempt["error"]) for attempt in tried[1:])
         return
     for node in tried:
-        yield from ((EDIT.name, False) for _ in node["refused"])
+        yield from ((EDIT.name, refused["error"].startswith(KNOWN)) for refused in node["refused"])
     yield from ((EDIT.name, True) for _ in tried[1:])
 
 
