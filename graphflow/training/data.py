@@ -111,7 +111,7 @@ class Batches(Dataset[Rows]):
                 yield from self.repeated(rng, length)
                 return
             stage = self.stage(index, rng)
-            if self.lessons and rng.random() < recipe.lessons:
+            if self.lessons and recipe.lessons and rng.random() < recipe.lessons:
                 trace = self.lessons.trace(rng, stage)
                 yield from itertools.islice(writer.write(trace, length), DOCUMENTS)
                 return

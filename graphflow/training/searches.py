@@ -8,7 +8,6 @@ of the repository (our choice).
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 from graphflow.benchmarks.mini.problem import draw
 from graphflow.benchmarks.mini.suite import MAKERS
@@ -147,8 +146,3 @@ def _score(rng: random.Random) -> float:
 
 def _task(kind: str, rng: random.Random) -> Task:
     return Task("training", f"mini-{kind}", kind, draw(MAKERS[kind], rng, "train").text)
-
-
-def kinds_of(workflows: Sequence[Workflow]) -> list[str]:
-    """All kinds that some workflow is made for."""
-    return sorted({kind for workflow in workflows for kind in workflow.kinds})

@@ -204,6 +204,8 @@ def test_lessons_come_in_the_share_that_the_recipe_gives_them():
     asked = made.writers[False].ids(MINI.write_operation(lessons.prompts["taskweaver_plan"]))[:12]
     rows = [made[index].ids.flatten().tolist() for index in range(3)]
     assert any(row[place : place + len(asked)] == asked for row in rows for place in range(len(row)))
+    without, unused = batches(seed=3), Batches(batches(seed=3).recipe, tiny_tokenizer(), LIBRARY, lessons=lessons)
+    assert torch.equal(without[3].ids, unused[3].ids), "lessons that are there and not wanted change nothing"
     with pytest.raises(ValueError, match="recipe.lessons is 1.0, but there are no lessons"):
         Batches(recipe, tiny_tokenizer(), LIBRARY)
     with pytest.raises(ValueError, match="recipe.lessons must lie in"):
