@@ -38,7 +38,7 @@ from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 ROUNDS, ATTEMPTS = 20, 5
 FAILURES, FAILURE_CHARS = 3, 400  # as many logs as the original shows
-KNOWN = "this gives the workflow"
+KNOWN, NOT_SHOWN = "this gives the workflow", "not shown"
 OPERATIONS, WORKFLOW, EXPERIENCE, FAILED = "Operations:", "Workflow:", "Experience:", "Tasks that it fails:"
 
 EDIT = Operation(
@@ -145,19 +145,28 @@ class AFlow(Found):
     def shown(self, tree: Tree, node: Node, trials: Trials) -> str:
         """What a model reads to write an edit: `page`, with as many failures and as much experience as it has room for.
 
-        Failures go first, then the oldest lines of experience.
+        Failed tasks go first, then the oldest refusals, scores last.
         """
         failed = [trial.task for trial in trials.execute(node.workflow) if trial.metric < 1][:FAILURES]
         texts = {task.id: task.text for task in trials.tasks}
         lines = tree.experience(node).splitlines()
-        kept = [(count, 0) for count in range(len(failed), 0, -1)] + [(0, gone) for gone in range(len(lines) + 1)]
-        pages = (
-            self.page(trials.tasks[0].kind, node, lines[gone:], [texts[id] for id in failed[:count]])
-            for count, gone in kept
-        )
+        scores, refused = lines[: len(lines) - len(node.refused)], lines[len(lines) - len(node.refused) :]
+        kept = [(lines, failed[:count]) for count in range(len(failed), -1, -1)]
+        kept += [([*scores, *refused[gone:]], []) for gone in range(1, len(refused) + 1)]
+        kept += [(scores[gone:], []) for gone in range(1, len(scores) + 1)]
+        kind = trials.tasks[0].kind
+        pages = (self.page(kind, node, own, [texts[id] for id in ids], bool(lines), bool(failed)) for own, ids in kept)
         return trials.roomy(self.edit, pages)
 
-    def page(self, kind: str, node: Node, experience: Sequence[str], failed: Sequence[str]) -> str:
+    def page(
+        self,
+        kind: str,
+        node: Node,
+        experience: Sequence[str],
+        failed: Sequence[str],
+        tried: bool = False,
+        fails: bool = False,
+    ) -> str:
         """The text behind `EDIT`; the workflow, whose steps an edit must name, stands last.
 
         Args:
@@ -165,14 +174,16 @@ class AFlow(Found):
             node: The workflow to change.
             experience: What was tried from it (`Tree.experience`).
             failed: Texts of tasks that it fails.
+            tried: There is experience, shown or not.
+            fails: There are such tasks, shown or not.
         """
         sections = [
             OPERATIONS,
             write_operations(self.library, operations_of([*self.workflows.values()], kind)),
             f"\n{FAILED}",
-            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or ["none"]),
+            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or [NOT_SHOWN if fails else "none"]),
             f"\n{EXPERIENCE}",
-            *(experience or ["none yet"]),
+            *(experience or [NOT_SHOWN if tried else "none yet"]),
             f"\n{WORKFLOW}",
             write_workflow(node.workflow),
             f"\nIts score is {node.score:.4f}.",

@@ -247,7 +247,7 @@ def _entry(task: Task, rows: list[dict]) -> Entry:
 
 
 def experience_of(good: Sequence[str], bad: Sequence[str]) -> str:
-    """An experience: some of the workflows that solved a task, and some of those that did not, each best first."""
+    """An experience: some of the workflows that solved a task, and some of those that did not, in the order given."""
     said = [f"{', '.join(good[:NAMED])} solved it" if good else "nothing solved it"]
     said += [f"{', '.join(bad[:NAMED])} did not"] if bad and good else []
     return "; ".join(said) + "."

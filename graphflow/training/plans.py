@@ -115,7 +115,7 @@ def compiled(problem: Problem, kind: str, method: LLMCompiler, rng: random.Rando
             return [planned, *_repaired(problem, wrong, failure, fixed, plan, finish)]
         return [planned, [*given([plan, shown]), *call(finish, tagged("answer", problem.answer))]]
     outcomes, right = _outcomes(problem, rng)
-    if not right and rng.random() < 0.5:  # another plan, where one is allowed
+    if outcomes[0].startswith("error: ") and not right and rng.random() < 0.5:  # another plan, where one is allowed
         wanted = call(llmcompiler.JOIN.name, tagged("replan", "There is no value: solve it by hand."))
         return [planned, [*given([plan, *outcomes]), *wanted, *call(llmcompiler.PLAN, _lines(["generate_cot()"]))]]
     said = f"{right} is right." if right else problem.solution()

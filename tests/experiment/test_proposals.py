@@ -26,11 +26,11 @@ READ = {
     "llmcompiler_join": ("so <replan>again</replan>", "so again"),
     "llmcompiler_finish": ("<answer>4</answer>", "<replan>again</replan>"),
     "taskweaver_plan": ("1. Find it.\n2. Find more.", "Find it."),
-    "taskweaver_cell": ("```python\ndef solve():\n    return 4\n```", "def solve(:"),
+    "taskweaver_cell": ("```python\ndef solve():\n    return 4\n```", "Anna"),
     "taskweaver_observe": ("<next>more</next>", "more"),
     "taskweaver_conclude": ("<answer></answer>", "<next>more</next>"),
     "kb_reason": ("how many", " \n"),
-    "kb_refine": ("Do as program_run does.", "Do it well."),
+    "kb_refine": ("Do as program_run does.", "Do it directly."),
 }
 
 

@@ -9,7 +9,7 @@ from graphflow.engine.tools import ToolBox
 from graphflow.methods.aflow import AFlow
 from graphflow.methods.base import MethodError
 from graphflow.methods.edits import apply_edit
-from graphflow.methods.search_tree import Tree
+from graphflow.methods.search_tree import Refused, Tree
 from graphflow.methods.trials import BudgetSpent, TrialConfig, Trials
 from graphflow.wgraph.operation import Kind
 from tests.generator.small import COT, LIBRARY, RUN, VOTE
@@ -102,11 +102,14 @@ def test_a_page_without_room_leaves_out_failures_first_and_then_old_experience()
     assert shown(0, scripted=True) == whole and whole.count("* Ann has") == 3 and whole.count("- [") == 2
     one_less = shown(len(whole) + prompt - 1)
     assert one_less.count("* Ann has") == 2 and one_less.count("- [") == 2
-    no_failures = whole[: whole.index("* Ann has")] + "none" + whole[whole.index("\n\nExperience:") :]
+    no_failures = whole[: whole.index("* Ann has")] + "not shown" + whole[whole.index("\n\nExperience:") :]
     assert shown(len(no_failures) + prompt) == no_failures
+    tree.nodes[0].refused.append(Refused("remove y", "no step"))
+    assert "remove y" not in shown(len(no_failures) + prompt) and TO_RUN in shown(len(no_failures) + prompt)
+    tree.nodes[0].refused.clear()
     newest = shown(len(no_failures) + prompt - 1)
     assert TO_VOTE in newest and TO_RUN not in newest
-    assert shown(0).count("- [") == 0 and "none yet" in shown(0), "the last page, whether there is room or not"
+    assert shown(0).count("- [") == 0 and shown(0).count("not shown") == 2, "the last page, room or not"
 
 
 def test_the_script_draws_from_the_schema_and_avoids_what_was_tried():

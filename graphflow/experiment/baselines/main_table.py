@@ -91,6 +91,8 @@ def _measured(planned: list[Planned]) -> Iterator[dict[str, Any]]:
 def _row(item: Planned) -> dict[str, Any]:
     own, done = table_row(item.job, "main_table"), item.job.run_dir.done or {}
     spent = done["fitting"]
+    if item.job.config.kv.dynamic_codec != "none":
+        own["paper_value"] = None  # the paper encodes no text
     return {
         **names_of(item.job.config),
         "method": item.job.config.method.name,

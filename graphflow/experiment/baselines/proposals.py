@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def proposals(house: House, planned: Sequence[Planned]) -> Iterator[dict[str, An
 
 def readers_of(house: House) -> dict[str, Reader]:
     """What tells whether a method could read what was written for an operation."""
-    compiler, names = LLMCompiler(house.library, house.workflows), tuple(house.workflows)
+    compiler, names = LLMCompiler(house.library, house.workflows), frozenset(house.workflows)
     nobody = Task("", "", "", "")
 
     def compiles(text: str) -> bool:
@@ -79,7 +80,9 @@ def readers_of(house: House) -> dict[str, Reader]:
         taskweaver.OBSERVE.name: in_block("answer", "next"),
         taskweaver.CONCLUDE.name: in_block("answer"),
         agentkb.REASON.name: lambda text: bool(text.strip()),
-        agentkb.REFINE.name: lambda text: any(name in text for name in names),
+        agentkb.REFINE.name: lambda text: (
+            text.startswith("Nothing has solved") or bool(set(re.findall(r"\w+", text)) & names)
+        ),
     }
 
 
@@ -96,8 +99,9 @@ def _searched(search: Search) -> Iterator[tuple[str, bool]]:
 
 
 def _parses(text: str) -> bool:
+    """Whether a cell is Python that defines a function."""
     try:
-        ast.parse(extract_code(text))
+        tree = ast.parse(extract_code(text))
     except SyntaxError:
         return False
-    return True
+    return any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree))
