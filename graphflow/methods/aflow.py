@@ -54,11 +54,10 @@ and what it reads: the task, or earlier steps. Only the operations above exist, 
 Write the modification in lines of these forms, and nothing else:
 add ID: OPERATION(INPUT, ...) [xN] [when [not] STEP.FIELD]
 set ID: OPERATION(INPUT, ...) [xN] [when [not] STEP.FIELD]
-remove ID
 answer ID
 xN draws N samples, which vote or ensemble_select can join. A step with when runs only if that field is set; the answer
-must exist whether it is or not. Every step must reach the answer. Do not write a modification that the experience shows
-as tried or refused; where several did not help, change something else than they did.""",
+must exist whether it is or not. Steps that the answer does not need go by themselves. Do not write a modification that
+the experience shows as tried or refused; where several did not help, change something else than they did.""",
 )
 
 
@@ -131,16 +130,20 @@ class AFlow(Found):
         for attempt in range(ATTEMPTS):
             text = self.shown(tree, node, trials)
             edit = written(trials.write(self.edit, text, seed=ATTEMPTS * round + attempt))
-            try:
-                name = f"aflow_{round}"
-                workflow = apply_edit(node.workflow, edit, self.library, self.max_llm_calls, name)
-                if known := tree.known(workflow):
-                    raise WorkflowError(f"{KNOWN} of round {known.round}, score {known.score:.4f}")
-            except WorkflowError as error:
-                node.refused.append(Refused(edit, " ".join(str(error).split())))
-            else:
+            if (workflow := self.changed(tree, node, edit, round)) is not None:
                 return edit, workflow
         return "", None
+
+    def changed(self, tree: Tree, node: Node, edit: str, round: int) -> Workflow | None:
+        """What an edit makes of a workflow; None, and a note why, if it is not valid or gives what was tried before."""
+        try:
+            workflow = apply_edit(node.workflow, edit, self.library, self.max_llm_calls, f"aflow_{round}")
+            if known := tree.known(workflow):
+                raise WorkflowError(f"{KNOWN} of round {known.round}, score {known.score:.4f}")
+        except WorkflowError as error:
+            node.refused.append(Refused(edit, " ".join(str(error).split())))
+            return None
+        return workflow
 
     def shown(self, tree: Tree, node: Node, trials: Trials) -> str:
         """What a model reads to write an edit: `page`, with as many failures and as much experience as it has room for.

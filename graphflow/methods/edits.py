@@ -2,11 +2,10 @@
 
     add vote: vote(cot, program)        a new step
     set cot: generate_cot(task) x3      another call under the same id
-    remove program                      a step goes
     answer vote                         another step gives the answer
 
 Lines (or parts behind ``;``) are applied in order; together they are one modification. Steps that the answer no longer
-hangs on go with it, and to remove what is not there is no mistake. AFlow has a model write Python instead, which local
+hangs on go with it, so that nothing has to be removed by name. AFlow has a model write Python instead, which local
 models break; here what comes out is a valid workflow, or an error that says what is wrong.
 """
 
@@ -23,7 +22,7 @@ from graphflow.methods.notation import CALL, read_step, write_call
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import TASK, Guard, Step, Workflow, WorkflowError, validate
 
-VERBS = ("add", "set", "remove", "answer")
+VERBS = ("add", "set", "answer")
 MAX_PARTS = 8
 MAX_NEW = 4  # steps that a drawn edit adds at most
 SAMPLES = 3
@@ -88,10 +87,7 @@ def _apply(part: str, steps: dict[str, Step], answer: str) -> str:
         raise WorkflowError(f"{verb} {id}: {unknown_name('step', id, steps)}")
     if verb == "answer":
         return id
-    if verb == "remove":
-        steps.pop(id, None)
-    else:
-        steps[id] = read_step(id, call)
+    steps[id] = read_step(id, call)
     return answer
 
 
@@ -117,8 +113,8 @@ def draw_edit(
     """A random valid edit that was not tried; empty if none is found.
 
     One of five changes: another operation, three samples and what joins them, a step between two others, a check of the
-    answer with what is done if it fails, or up to four new steps of which the last gives the answer. Steps that nobody
-    reads any more are removed, and edits that cannot change an answer are not drawn.
+    answer with what is done if it fails, or up to four new steps of which the last gives the answer. Edits that cannot
+    change an answer are not drawn.
 
     Args:
         workflow: Valid.
@@ -233,7 +229,6 @@ def difference(workflow: Workflow, steps: Sequence[Step], answer: str) -> Iterat
             yield f"{'set' if step.id in old else 'add'} {ids[step.id]}: {write_call(changed)}"
     if answer != workflow.answer:
         yield f"answer {ids[answer]}"
-    yield from (f"remove {id}" for id in old if id not in needed)
 
 
 def _pointless(workflow: Workflow, library: Library) -> bool:

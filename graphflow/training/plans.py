@@ -257,10 +257,15 @@ def looked_up(problem: Problem, kind: str, names: Sequence[str], rng: random.Ran
     hits = [_entry(kind, names, rng) for _ in range(agentkb.HITS)]
     advice = suggestion(hits)
     told = [*call(agentkb.REASON.name, question_of(problem)), tool(said_of(hits)), *call(agentkb.REFINE.name, advice)]
-    begun = [branch for branch in BRANCHES[kind](problem, rng) if branch[0].role in (Role.OPERATION, Role.TASK)]
+    begun = [branch for branch in BRANCHES[kind](problem, rng) if _alone(branch)]
     chosen = rng.choice(begun)
     after = 1 if chosen[0].role is Role.TASK else 0  # the question itself stands in the root here
     return [told, [tool(advice), *chosen[after:]]]
+
+
+def _alone(branch: Branch) -> bool:
+    """Whether a branch begins with the task and needs no outputs of others."""
+    return branch[0].role in (Role.OPERATION, Role.TASK) and all(turn.role is not Role.GIVEN for turn in branch[:2])
 
 
 def _entry(kind: str, names: Sequence[str], rng: random.Random) -> Entry:

@@ -8,6 +8,7 @@ of the repository (our choice).
 from __future__ import annotations
 
 import random
+import re
 
 from graphflow.benchmarks.mini.problem import draw
 from graphflow.benchmarks.mini.suite import MAKERS
@@ -18,18 +19,18 @@ from graphflow.methods.autoflow import EXAMPLES, FLOW, INVALID, Attempt, AutoFlo
 from graphflow.methods.core_language import write_flow
 from graphflow.methods.edits import apply_edit, difference, draw_edit
 from graphflow.methods.notation import operations_of
-from graphflow.methods.search_tree import Node, Refused, Tree
+from graphflow.methods.search_tree import Node, Tree
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 TARGETS = 8  # texts that are learnt for one page
 WALK = 3  # edits, at most, that lead from a workflow that is known to the one that is shown
 EDITED, FAILING = (0, 0, 1, 2, 3, 5, 8), (0, 0, 1, 1, 2, FAILURES)  # earlier edits, and failed tasks, of a page
-WRITTEN = 4  # earlier flows that a page shows at most
+WRITTEN = 4  # earlier flows of a page at most, besides the one that a search begins with
 KNOWN = 0.3  # share of pages that begin from a workflow of the repository
 STEPS = 7  # of a flow, at most
 TRIES = 20  # draws of targets for one page
-BROKEN = 0.15  # share of earlier flows that were not valid
+BROKEN, REFUSED = 0.15, 0.35  # shares of earlier flows that were not valid, and of earlier edits that are made wrong
 
 
 class SearchTraces:
@@ -60,7 +61,7 @@ class SearchTraces:
         found: dict[str, None] = {}
         for _ in range(TRIES):
             edit = self._edit(node.workflow, kind, rng, toward=rng.random() < 0.5)
-            if edit and edit not in known:
+            if edit and edit not in known and not tree.known(self._applied(node.workflow, edit)):
                 found[edit] = None
             if len(found) == TARGETS:
                 break
@@ -100,8 +101,11 @@ class SearchTraces:
         workflow = rng.choice(self._of(kind)) if known else self.aflow.first(Task("", "", kind, ""))
         for _ in range(rng.randint(0, WALK)):
             if edit := self._edit(workflow, kind, rng, toward=rng.random() < 0.5):
-                workflow = apply_edit(workflow, edit, self.library, self.max_llm_calls)
+                workflow = self._applied(workflow, edit)
         return workflow
+
+    def _applied(self, workflow: Workflow, edit: str) -> Workflow:
+        return apply_edit(workflow, edit, self.library, self.max_llm_calls)
 
     def _edit(self, workflow: Workflow, kind: str, rng: random.Random, toward: bool) -> str:
         """A valid edit of a workflow on one line, at random or toward one of the repository; empty for none."""
@@ -111,7 +115,7 @@ class SearchTraces:
         target = rng.choice(self._of(kind))
         edit = "; ".join(difference(workflow, target.steps, target.answer))
         try:
-            apply_edit(workflow, edit, self.library, self.max_llm_calls)
+            self._applied(workflow, edit)
         except WorkflowError:
             return ""
         return edit
@@ -126,17 +130,26 @@ class SearchTraces:
     def _tried(self, tree: Tree, node: Node, kind: str, rng: random.Random) -> None:
         """One more line of experience: what an edit was worth, or why it was refused."""
         edit = self._edit(node.workflow, kind, rng, toward=rng.random() < 0.3)
-        if not edit or edit in tree.experience(node):
+        if edit and rng.random() < REFUSED:
+            edit = _mistaken(edit, tree, node, rng)
+        if not edit:
             return
-        if rng.random() < BROKEN:
-            wrong = edit.replace("(", f"_{rng.choice('abc')}(", 1)
-            try:
-                apply_edit(node.workflow, wrong, self.library, self.max_llm_calls)
-            except WorkflowError as error:
-                node.refused.append(Refused(wrong, " ".join(str(error).split())))
-            return
-        changed = apply_edit(node.workflow, edit, self.library, self.max_llm_calls)
-        tree.add(len(tree.nodes), changed, _score(rng), node, edit)
+        round = len(tree.nodes) + len(node.refused)
+        changed = self.aflow.changed(tree, node, edit, round)
+        if changed is not None:
+            tree.add(round, changed, _score(rng), node, edit)
+
+
+def _mistaken(edit: str, tree: Tree, node: Node, rng: random.Random) -> str:
+    """An edit as models get it wrong: an operation or a step that is not there, an id that is, or one tried before."""
+    tried = [child.edit for child in tree.nodes if child.parent == node.round]
+    made = rng.choice("abc")
+    mistakes = [
+        edit.replace("(", f"_{made}(", 1),
+        re.sub(r"\w+(?=[,)])", f"step_{made}", edit, count=1),
+        re.sub(r"(?<=add )\w+", rng.choice(node.workflow.steps).id, edit, count=1),
+    ]
+    return rng.choice([*mistakes, *(rng.choice(tried) for _ in mistakes[: len(tried)])])
 
 
 def _score(rng: random.Random) -> float:

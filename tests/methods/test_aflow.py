@@ -15,7 +15,7 @@ from graphflow.wgraph.operation import Kind
 from tests.generator.small import COT, LIBRARY, RUN, VOTE
 from tests.methods.searching import DIRECT, REPOSITORY, TASKS, World, worth
 
-TO_RUN = "add program: program(task); add run: run(program); answer run; remove cot"
+TO_RUN = "add program: program(task); add run: run(program); answer run"
 TO_VOTE = "add program: program(task); add run: run(program); add vote: vote(cot, run); answer vote"
 
 
@@ -42,14 +42,14 @@ def test_a_search_finds_the_best_workflow_of_a_benchmark():
 
 
 def test_edits_are_made_and_the_best_validation_round_is_kept():
-    method, world, _ = searched(says=[TO_VOTE, "answer cot; remove program; remove run; remove vote"], rounds=1)
+    method, world, _ = searched(says=[TO_VOTE, "answer cot"], rounds=1)
     assert method.build(TASKS[0]).fingerprint == VOTE.fingerprint
-    worse, _, _ = searched(says=["add program: program(task); answer program; remove cot"], rounds=1, score=lambda w: 9)
+    worse, _, _ = searched(says=["add program: program(task); answer program"], rounds=1, score=lambda w: 9)
     assert worse.build(TASKS[0]) is DIRECT, "of equal ones the earliest"
 
 
 def test_refused_edits_are_fed_back_until_the_round_has_failed():
-    wrong = ["nonsense", "set x: cot(task)", "remove x", "answer x", "add cot: cot(task)"]
+    wrong = ["nonsense", "set x: cot(task)", "remove cot", "answer x", "add cot: cot(task)"]
     method, world, _ = searched(says=["add r: run(cot); answer r", TO_RUN, *wrong], rounds=2)
     assert len(world.read) == 7
     assert "refused" not in world.read[0]
@@ -104,8 +104,8 @@ def test_a_page_without_room_leaves_out_failures_first_and_then_old_experience()
     assert one_less.count("* Ann has") == 2 and one_less.count("- [") == 2
     no_failures = whole[: whole.index("* Ann has")] + "not shown" + whole[whole.index("\n\nExperience:") :]
     assert shown(len(no_failures) + prompt) == no_failures
-    tree.nodes[0].refused.append(Refused("remove y", "no step"))
-    assert "remove y" not in shown(len(no_failures) + prompt) and TO_RUN in shown(len(no_failures) + prompt)
+    tree.nodes[0].refused.append(Refused("set y: cot(task)", "no step"))
+    assert "set y: cot(task)" not in shown(len(no_failures) + prompt) and TO_RUN in shown(len(no_failures) + prompt)
     tree.nodes[0].refused.clear()
     newest = shown(len(no_failures) + prompt - 1)
     assert TO_VOTE in newest and TO_RUN not in newest
