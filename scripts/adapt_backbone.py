@@ -3,7 +3,7 @@
     python scripts/adapt_backbone.py --backbone qwen-mini --name qwen-mini-reuse --out runs/qwen-mini-reuse
     python scripts/adapt_backbone.py --backbone qwen-mini --blocked 0           # the control: qwen-mini-longer
     python scripts/adapt_backbone.py --backbone qwen-mini --name qwen-mini-planner --blocked 0 --lessons 0.5 \
-        --short-share 0.7 --whole-share 0.1 --short-length 2048 --length 2048 --tokens 8000000
+        --short-share 0.75 --whole-share 0.1 --short-length 1024 --length 2048 --tokens 6000000
     python scripts/adapt_backbone.py --hub-id Qwen/Qwen2.5-7B-Instruct --backbone qwen2.5-7b --turns qwen \
         --lora 16 --distill --merge --dtype bfloat16 --device-map auto
 

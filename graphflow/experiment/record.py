@@ -25,6 +25,10 @@ from filelock import FileLock, Timeout
 from graphflow.engine.episode import Episode
 from graphflow.paths import ROOT
 
+MODEL_FILES = (
+    *("*.safetensors", "*.bin", "config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer*", "*.model", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.jinja"),
+)
 PACKAGES = ("torch", "transformers", "torch-geometric", "accelerate", "hydra-core", "datasets", "numpy", "pandas")
 
 
@@ -46,6 +50,11 @@ def file_digest(*paths: Path) -> str:
             state.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
             state.update(file.read_bytes())
     return state.hexdigest()[:12]
+
+
+def weights_digest(folder: Path) -> str:
+    """As `file_digest`, of what a model in Hugging Face format computes with: not of its card and its records."""
+    return file_digest(*sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}))
 
 
 def write_json(path: Path, value: Any) -> None:

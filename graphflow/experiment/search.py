@@ -2,7 +2,8 @@
 
 A search tries workflows out on validation tasks (`graphflow.methods.trials`). What it finds is kept under the runs
 folder by the hash of all that determines it, the code included. For mini backbones it comes with the package as well,
-by the hash of the same without the code: a search takes minutes, and its result is a page of YAML.
+by all of that but the code, for which a version stands that is raised by hand: a search takes minutes, its result is a
+page of YAML, and most changes of the code change nothing that it finds.
 ``trials.refit=true`` searches anew.
 """
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 SHIPPED = ASSETS / "searches"
 JOURNAL = "trials.jsonl"
+VERSION = 2
+"""Raised where operations, prompts or the methods change so that searches find something else."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ class Search:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """All that determines what is found, but the code."""
+        """All that determines what is found; of the code only its version."""
         config, plain = self.config, resolved(self.config)
         which = ("name", "dtype", "random", "seed", "turns", *(("url", "model") if config.backbone.url else ()))
         return {
+            "version": VERSION,
             "method": {name: plain["method"][name] for name in ("name", "seed", "repeats")},
             "scripted": config.method.scripts(config.backbone.turns, config.backbone.planner),
             "max_llm_calls": config.generator.max_llm_calls,

@@ -25,7 +25,7 @@ from graphflow.experiment.config import Config
 from graphflow.experiment.fit import Fresh, PairRunner, Repertoire, fill, open_table, pairs_left, spent
 from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.reachable import transitions
-from graphflow.experiment.record import RunDir, digest, file_digest, write_json
+from graphflow.experiment.record import RunDir, digest, file_digest, weights_digest, write_json
 from graphflow.experiment.remote import check_remote, remote_executor
 from graphflow.experiment.run import Job, Server
 from graphflow.experiment.search import Search
@@ -142,7 +142,7 @@ class House:
     def machinery(self, config: Config) -> dict[str, Any]:
         """As `facts`, of code, weights and machine."""
         folder = Path(config.backbone.path) if config.backbone.path else ASSETS / config.backbone.name
-        weights = file_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
+        weights = weights_digest(folder) if folder.is_dir() else config.backbone.revision or "hub"
         weights = "server" if config.backbone.url else weights
         return {"repository": self.repository, "backbone": weights, "sandbox_isolated": self.isolated}
 

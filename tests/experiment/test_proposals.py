@@ -47,17 +47,21 @@ def test_good_and_bad_texts() -> None:
 @pytest.mark.parametrize(
     ("method", "history", "expected"),
     [
-        ("autoflow", [{"error": ""}, {"error": "no end"}, {"error": ""}], [False, True]),
-        ("aflow", [{"refused": [WRONG, WRONG]}, {"refused": []}, {"refused": [TWICE]}], [False] * 2 + [True] * 3),
+        ("autoflow", [{"error": ""}, {"error": "no end"}, {"error": ""}], [(False, True), (True, True)]),
+        (
+            "aflow",
+            [{"refused": [WRONG, WRONG]}, {"refused": []}, {"refused": [TWICE]}],
+            [(False, False)] * 2 + [(True, False)] + [(True, True)] * 2,
+        ),
     ],
 )
 def test_searches_are_counted_from_their_history(
-    method: str, history: list[dict], expected: list[bool], tmp_path: Path
+    method: str, history: list[dict], expected: list[tuple[bool, bool]], tmp_path: Path
 ) -> None:
     (tmp_path / "b.json").write_text(json.dumps(history))
     config = SimpleNamespace(method=SimpleNamespace(name=method))
     search: Any = SimpleNamespace(folder=tmp_path, benchmark=SimpleNamespace(name="b"), config=config)
-    assert [read for _, read in _searched(search)] == expected, "where it began was not written"
+    assert [(read, new) for _, read, new in _searched(search)] == expected, "where it began was not written"
 
 
 def test_a_table_counts_what_models_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

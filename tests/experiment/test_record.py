@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from graphflow.experiment import record
-from graphflow.experiment.record import RunDir, RunLockedError, digest, file_digest, provenance, write_json
+from graphflow.experiment.record import (
+    RunDir,
+    RunLockedError,
+    digest,
+    file_digest,
+    provenance,
+    weights_digest,
+    write_json,
+)
 from graphflow.paths import ROOT
 from tests.experiment import fakes
 
@@ -127,6 +135,19 @@ def test_digests(tmp_path: Path) -> None:
     before = file_digest(tmp_path)
     (tmp_path / "x").rename(tmp_path / "y")
     assert file_digest(tmp_path) != before  # a name is content too
+
+
+def test_a_card_is_no_weight(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "README.md", "training.json"):
+        (tmp_path / name).write_text("1")
+    before = weights_digest(tmp_path)
+    (tmp_path / "README.md").write_text("2")
+    (tmp_path / "training.json").unlink()
+    assert weights_digest(tmp_path) == before
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("2")
+        assert weights_digest(tmp_path) != before, name
+        before = weights_digest(tmp_path)
 
 
 def test_write_json_leaves_no_partial(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 import graphflow.experiment.search as search_module
 from graphflow.cli import OK, WRONG, main
 from graphflow.experiment.compose import compose
+from graphflow.experiment.experiments import settings
+from graphflow.experiment.plan import SEARCHING, cells
 from graphflow.experiment.search import JOURNAL, Search
 from graphflow.experiment.serve import House
 from graphflow.methods.found import Found
@@ -106,6 +108,28 @@ def test_what_comes_with_the_package_is_read(words: list[str], tmp_path: Path, m
     assert not (tmp_path / "empty").exists(), "nothing was searched"
     assert search([*elsewhere, "trials.refit=true"]).shipped is None
     assert search([*elsewhere, "trials.tasks=1"]).shipped is None, "that is another search"
+    monkeypatch.setattr(search_module, "VERSION", search_module.VERSION + 1)
+    assert search(elsewhere).shipped is None, "that code finds something else"
+
+
+SHIPPED = sorted(search_module.SHIPPED.glob("*/*/*.about.json"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: "/".join(file.parts[-3:]).removesuffix(".about.json"))
+def test_what_is_shipped_is_of_the_weights_and_code_that_are(file: Path) -> None:
+    backbone, method, name = file.parts[-3:]
+    words = [f"backbone={backbone}", f"method={method}", f"benchmark={name.removesuffix('.about.json')}"]
+    own = search([*words, "trials.refit=false"])
+    assert own.shipped == file.parent and json.loads(file.read_text())["about"] == own.about
+    assert json.loads(file.read_text())["commit"].isalnum(), "made by a commit, not by a dirty tree"
+
+
+def test_the_main_table_searches_nothing() -> None:
+    house = House()
+    config = settings("main_table", [])
+    searching = [cell for cell in cells(config.experiment) if cell.method in SEARCHING]
+    assert len(searching) == 3 * 5 * 2 * 2
+    assert all(house.search_left(compose(cell.overrides)) == 0 for cell in searching)
 
 
 def test_methods_that_learn_from_outcomes_are_fitted_too(words: list[str], capsys: pytest.CaptureFixture) -> None:

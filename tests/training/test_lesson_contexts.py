@@ -20,7 +20,7 @@ from graphflow.engine.sandbox import Sandbox, SandboxConfig
 from graphflow.engine.tools import ToolBox
 from graphflow.generator.features import HashingEncoder
 from graphflow.kv import KVConfig, StateMode
-from graphflow.methods import Method
+from graphflow.methods import Method, llmcompiler
 from graphflow.methods.agentkb import LOOKUP, AgentKB, Entry
 from graphflow.methods.llmcompiler import LLMCompiler
 from graphflow.methods.taskweaver import TaskWeaver
@@ -98,7 +98,7 @@ def said(branches: list[Branch]) -> list[str]:
 
 
 @isolated
-@pytest.mark.parametrize("kind", ["gsm8k", "hotpotqa compare", "hotpotqa bridge", "mbpp"])
+@pytest.mark.parametrize("kind", ["gsm8k", "math", "hotpotqa compare", "hotpotqa bridge", "humaneval", "mbpp"])
 def test_llmcompiler(kind: str) -> None:
     """A lesson without errors, in which all that the plan's lines gave is right."""
     kind, _, form = kind.partition(" ")
@@ -114,6 +114,51 @@ def test_llmcompiler(kind: str) -> None:
     problem, branches = drawn(kind, lambda problem: compiled(problem, kind, method, rng), fits)
     known = {"program": problem.code(), "generate_cot": problem.solution(), "code_generate": problem.answer}
     assert not served(method, problem, kind, branches, known)
+
+
+@isolated
+@pytest.mark.parametrize("kind", ["gsm8k", "math", "hotpotqa", "mbpp"])
+def test_an_invalid_plan_is_asked_for_again(kind: str) -> None:
+    rng, method = random.Random(5), LLMCompiler(REPOSITORY, WORKFLOWS)
+
+    def fits(problem: Problem, branches: list[Branch]) -> bool:
+        return sum(turn.text == llmcompiler.PLAN for turn in branches[0]) == 2
+
+    problem, branches = drawn(kind, lambda problem: compiled(problem, kind, method, rng), fits)
+    again = place_of(branches[0], llmcompiler.PLAN) + 1
+    assert not served(method, problem, kind, [branches[0][: again + 1]], {})
+
+
+@isolated
+def test_a_program_without_a_value_is_planned_for_anew() -> None:
+    """The program returns nothing, as in the lesson."""
+    rng, method = random.Random(6), LLMCompiler(REPOSITORY, WORKFLOWS, max_replans=2)
+
+    def fits(problem: Problem, branches: list[Branch]) -> bool:
+        plans = [turn.text == llmcompiler.PLAN for branch in branches for turn in branch]
+        return any("<replan>" in turn.text for turn in branches[-1]) and sum(plans) == 2
+
+    problem, branches = drawn("gsm8k", lambda problem: compiled(problem, "gsm8k", method, rng), fits)
+    assert not served(method, problem, "gsm8k", branches, {"program": "def solve():\n    pass"})
+
+
+@isolated
+def test_a_function_is_tried_and_fixed_before_it_is_joined() -> None:
+    rng, method = random.Random(7), LLMCompiler(REPOSITORY, WORKFLOWS)
+
+    def fits(problem: Problem, branches: list[Branch]) -> bool:
+        return len(branches) == 3 or any(
+            "fix_program" in turn.text for turn in branches[1] if turn.role is Role.OPERATION
+        )
+
+    problem, branches = drawn("mbpp", lambda problem: compiled(problem, "mbpp", method, rng), fits)
+    assert any(turn.text.startswith("failed: ") for branch in branches for turn in branch)
+    assert not served(method, problem, "mbpp", branches, {})
+
+
+def place_of(branch: Branch, text: str) -> int:
+    """Where a turn stands last."""
+    return max(place for place, turn in enumerate(branch) if turn.text == text)
 
 
 @isolated

@@ -37,27 +37,35 @@ def proposals(house: House, planned: Sequence[Planned]) -> Iterator[dict[str, An
         planned: Finished cells of the main table. What scripts write is passed over.
 
     Yields:
-        A row a backbone and operation.
+        A row a backbone and operation: how many texts, and the shares of them that could be read and, of edits, that
+        gave a workflow not known before.
     """
     readers = readers_of(house)
     for backbone in dict.fromkeys(backbone_of(item.job.config) for item in planned):
-        found: dict[str, list[bool]] = {}
+        found: dict[str, list[tuple[bool, bool]]] = {}
         for item in planned:
             config = item.job.config
-            done = item.job.run_dir.done or {}
-            if backbone_of(config) != backbone or config.kv.mode is not StateMode.STATEFUL or done["scripted"]:
+            if backbone_of(config) != backbone or config.kv.mode is not StateMode.STATEFUL or _scripted(item):
                 continue
             if config.method.name in SEARCHING:
-                for operation, read in _searched(Search(house, config)):
-                    found.setdefault(operation, []).append(read)
+                for operation, *read in _searched(Search(house, config)):
+                    found.setdefault(operation, []).append((read[0], read[1]))
                 continue
             for episode in item.job.run_dir.episodes():
                 for record in episode.steps:
                     if record.op in readers:
-                        found.setdefault(record.op, []).extend(map(readers[record.op], record.texts))
-        for operation, read in found.items():
-            share = sum(read) / len(read)
-            yield {"backbone": backbone, "operation": operation, "written": len(read), "read": share}
+                        read_all = map(readers[record.op], record.texts)
+                        found.setdefault(record.op, []).extend((read, True) for read in read_all)
+        for operation, both in found.items():
+            read, new = (sum(column) / len(both) for column in zip(*both, strict=True))
+            own = {"backbone": backbone, "operation": operation, "written": len(both), "read": read}
+            yield {**own, "new": new if operation == EDIT.name else None}
+
+
+def _scripted(item: Planned) -> bool:
+    done = item.job.run_dir.done
+    assert done is not None, f"{item.job.run_id} is not finished"
+    return bool(done["scripted"])
 
 
 def readers_of(house: House) -> dict[str, Reader]:
@@ -86,16 +94,16 @@ def readers_of(house: House) -> dict[str, Reader]:
     }
 
 
-def _searched(search: Search) -> Iterator[tuple[str, bool]]:
-    """What was written in a search: whether each edit could be applied, new or not, and each flow executed."""
+def _searched(search: Search) -> Iterator[tuple[str, bool, bool]]:
+    """What was written in a search: of edits whether they could be applied and were new, of flows whether they ran."""
     file = search.folder / f"{search.benchmark.name}.json"
     tried = json.loads(file.read_text(encoding="utf-8"))
     if search.config.method.name == "autoflow":
-        yield from ((FLOW.name, not attempt["error"]) for attempt in tried[1:])
+        yield from ((FLOW.name, not attempt["error"], True) for attempt in tried[1:])
         return
     for node in tried:
-        yield from ((EDIT.name, refused["error"].startswith(KNOWN)) for refused in node["refused"])
-    yield from ((EDIT.name, True) for _ in tried[1:])
+        yield from ((EDIT.name, refused["error"].startswith(KNOWN), False) for refused in node["refused"])
+    yield from ((EDIT.name, True, True) for _ in tried[1:])
 
 
 def _parses(text: str) -> bool:

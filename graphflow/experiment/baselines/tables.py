@@ -100,9 +100,12 @@ def written(frame: Any) -> Sheet:
     backbones = [*dict.fromkeys(frame["backbone"])]
     rows = []
     for operation, part in frame.groupby("operation", sort=False):
-        own = {row["backbone"]: f"{_percent(row['read'])} of {row['written']:,}" for _, row in part.iterrows()}
-        cells = [own.get(backbone, "") for backbone in backbones]
-        rows.append([str(operation), *cells])
+        for column in ("read", "new"):
+            shares = {row["backbone"]: row for _, row in part.iterrows() if not pd.isna(row[column])}
+            if shares:
+                own = {name: f"{_percent(row[column])} of {row['written']:,}" for name, row in shares.items()}
+                title = str(operation) if column == "read" else f"{operation}, to a new workflow"
+                rows.append([title, *(own.get(backbone, "") for backbone in backbones)])
     note = (
         "In percent, of all that was written with exact state: plans that compile, decisions in their block, cells "
         "that parse, suggestions that name a workflow, edits that could be applied, flows that could be executed."
