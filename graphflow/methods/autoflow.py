@@ -14,7 +14,8 @@ best flow as the result.
 Left out: instructions as free sentences and branches that a model decides (`graphflow.methods.core_language` says what
 stands in their place), without which no two flows share an operation whose state can be kept; a second model that
 corrects the grammar; training the writer, which our backbones, shared by all methods, are not open to. The conversation
-is one text with all flows and, once more, the best one.
+is one text with the best flow and the last four: with all of them local models repeat the mistakes that they read (of
+`qwen-mini-planner`'s flows on mini-gsm8k 3 of 10 were valid, and 6 of 10 with the last four).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from graphflow.wgraph.workflow import Workflow, WorkflowError
 EPOCHS = 10
 INVALID = -2.0
 EXAMPLES, EXAMPLE_CHARS = 2, 300  # the original shows two task descriptions
-OPERATIONS, BEST, ALL = "Operations:", "Best flow:", "All flows so far:"
+OPERATIONS, BEST, ALL = "Operations:", "Best flow:", "Flows so far:"
+SHOWN = 4  # flows of a page, the latest, besides the best
 DRAWS = 20  # changes that the script tries until one can be written as a flow
 BROKEN = 1 / 8  # share of the script's flows that are not valid
 
@@ -151,8 +153,9 @@ class AutoFlow(Found):
         return workflow
 
     def shown(self, trials: Trials, attempts: Sequence[Attempt]) -> str:
-        """What a model reads to write the next flow: `page`, without the oldest flows where it has no room for all."""
-        pages = (self.page(trials.tasks, attempts, gone) for gone in range(len(attempts) + 1))
+        """What a model reads to write the next flow: `page` with the last `SHOWN` flows, or as many as it has room for."""
+        oldest = max(0, len(attempts) - SHOWN)
+        pages = (self.page(trials.tasks, attempts, gone) for gone in range(oldest, len(attempts) + 1))
         return trials.roomy(self.flow, pages)
 
     def page(self, tasks: Sequence[Task], attempts: Sequence[Attempt], gone: int = 0) -> str:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from graphflow.engine.tools import ToolBox
-from graphflow.methods.autoflow import INVALID, Attempt, AutoFlow
+from graphflow.methods.autoflow import INVALID, SHOWN, Attempt, AutoFlow
 from graphflow.methods.base import MethodError
 from graphflow.methods.core_language import read_flow, write_flow
 from graphflow.methods.edits import apply_edit, draw_edit
@@ -144,8 +144,10 @@ def test_ten_epochs_of_the_script():
     method, world, _ = searched()
     text = world.read[-1]
     assert "Ann has 0 apples" in text and "run(code) -> result; sets failed" in text
-    valid = [attempt["flow"] for attempt in method.history["words"] if not attempt["error"]]
-    assert len(set(valid)) == len(valid), "none twice"
+    flows = [attempt["flow"] for attempt in method.history["words"]]
+    assert [text.count("(epoch ") for text in world.read] == [1, 2, 3, *[SHOWN] * 7], "the last ones, besides the best"
+    valid = [not attempt["error"] for attempt in method.history["words"]]
+    assert not any(flow in flows[max(0, n - SHOWN) : n] for n, flow in enumerate(flows) if valid[n]), "none as before"
     rewards = [attempt["reward"] for attempt in method.history["words"]]
     assert len(rewards) == 11 and len(world.read) == 10 and method.scripted == ("autoflow_flow",)
     assert max(rewards) > 0.3 and method.build(TASKS[0]).fingerprint in world.served
