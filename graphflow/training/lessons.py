@@ -20,8 +20,8 @@ from graphflow.wgraph.library import Library
 from graphflow.wgraph.operation import Operation
 from graphflow.wgraph.workflow import Workflow
 
-# Shares of draws, not of tokens. Edits and flows are most of them: of all that is asked for they were the least readable.
-LESSONS = {"llmcompiler": 1.0, "taskweaver": 1.0, "agentkb": 0.5, "aflow": 2.0, "autoflow": 2.0}
+# Shares of draws, not of tokens. Edits are most of them: of all that is asked for they were the least often readable.
+LESSONS = {"llmcompiler": 1.0, "taskweaver": 1.0, "agentkb": 0.5, "aflow": 3.0, "autoflow": 0.6}
 TASKS = {"gsm8k": 1.0, "math": 1.0, "hotpotqa": 1.3, "humaneval": 0.6, "mbpp": 0.6}
 
 

@@ -18,7 +18,7 @@ from graphflow.methods.aflow import EDIT, FAILURES, AFlow
 from graphflow.methods.autoflow import EXAMPLES, FLOW, INVALID, Attempt, AutoFlow, broken, can_be_written
 from graphflow.methods.core_language import write_flow
 from graphflow.methods.edits import apply_edit, difference, draw_edit
-from graphflow.methods.notation import operations_of, write_workflow
+from graphflow.methods.notation import operations_of
 from graphflow.methods.search_tree import Node, Tree
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import Workflow, WorkflowError
@@ -72,13 +72,13 @@ class SearchTraces:
         tasks = [_task(kind, rng) for _ in range(EXAMPLES)]
         attempts = [Attempt(0, write_flow(self.autoflow.first(tasks[0])), _score(rng))]
         for epoch in range(1, rng.randint(1, WRITTEN + 1)):
-            flow = write_flow(workflow := self._flow(kind, rng))
+            flow = write_flow(self._flow(kind, rng))
             if any(flow == attempt.flow for attempt in attempts):
                 continue
             if rng.random() < BROKEN:
                 said = "the flow cannot be read"
                 try:
-                    self.autoflow.read(flow := rng.choice((broken(flow, rng), write_workflow(workflow))))
+                    self.autoflow.read(flow := broken(flow, rng))
                 except WorkflowError as error:
                     said = " ".join(str(error).split())
                 attempts.append(Attempt(epoch, flow, INVALID, said))
