@@ -1,7 +1,7 @@
 """Fitting of methods that search for one workflow a benchmark: found now, by an earlier command, or shipped.
 
 A search tries workflows out on validation tasks (`graphflow.methods.trials`). What it finds is kept under the runs
-folder by the hash of all that determines it, the code included. For mini backbones it comes with the package as well,
+folder by the hash of all that determines it, the code included. For the planners it comes with the package as well,
 by all of that but the code, for which a version stands that is raised by hand: a search takes minutes, its result is a
 page of YAML, and most changes of the code change nothing that it finds.
 ``trials.refit=true`` searches anew.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,11 @@ from graphflow.experiment.fit import PairRunner, scored
 from graphflow.experiment.record import RunDir, digest, file_digest, machine_name, provenance, write_json
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import MethodError
+from graphflow.methods.aflow import EDIT
+from graphflow.methods.autoflow import FLOW
 from graphflow.methods.found import Found
 from graphflow.methods.trials import BudgetSpent, Spent, Trials
-from graphflow.paths import ASSETS, PACKAGE
+from graphflow.paths import ASSETS, CONF, PACKAGE
 from graphflow.wgraph.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 SHIPPED = ASSETS / "searches"
 JOURNAL = "trials.jsonl"
 VERSION = 2
-"""Raised where operations, prompts or the methods change so that searches find something else."""
+"""Raised where code changes so that searches find something else; operations and prompts are compared themselves."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Search:
         which = ("name", "dtype", "random", "seed", "turns", *(("url", "model") if config.backbone.url else ()))
         return {
             "version": VERSION,
+            "library": file_digest(CONF / "operations", CONF / "workflows"),
+            "prompts": digest([EDIT.prompt, FLOW.prompt]),
             "method": {name: plain["method"][name] for name in ("name", "seed", "repeats")},
             "scripted": config.method.scripts(config.backbone.turns, config.backbone.planner),
             "max_llm_calls": config.generator.max_llm_calls,
@@ -146,7 +150,8 @@ class Search:
         tasks, journal = [example.task for example in self.examples], self.run_dir.path / JOURNAL
         serve = self._server(method, on_episode)
         room = None if self.config.backbone.url else self.house.backbone(self.config).has_room
-        trials = Trials(tasks, serve, self.config.trials, journal, bool(method.scripted), room)
+        bound = partial(Workflow.llm_calls, library=self.house.library)
+        trials = Trials(tasks, serve, self.config.trials, journal, bool(method.scripted), room, bound)
         try:
             method.search(trials)
         except BudgetSpent as error:

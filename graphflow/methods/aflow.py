@@ -28,7 +28,7 @@ from graphflow.engine.episode import StepOutput, Task
 from graphflow.engine.tools import ToolBox
 from graphflow.methods.edits import apply_edit, draw_edit, written
 from graphflow.methods.found import Found
-from graphflow.methods.notation import operations_of, read_workflow, section, write_operations, write_workflow
+from graphflow.methods.notation import ending, operations_of, read_workflow, section, write_operations, write_workflow
 from graphflow.methods.proposing import Proposal
 from graphflow.methods.search_tree import TRIED, Node, Refused, Tree
 from graphflow.methods.trials import BudgetSpent, Trials
@@ -37,7 +37,7 @@ from graphflow.wgraph.operation import Kind, Operation
 from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 ROUNDS, ATTEMPTS = 20, 5
-FAILURES, FAILURE_CHARS = 3, 400  # as many logs as the original shows
+FAILURES, FAILURE_CHARS = 3, 400  # as many logs as the original shows; the last characters of each task
 KNOWN, NOT_SHOWN = "this gives the workflow", "not shown"
 OPERATIONS, WORKFLOW, EXPERIENCE, FAILED = "Operations:", "Workflow:", "Experience:", "Tasks that it fails:"
 
@@ -184,7 +184,7 @@ class AFlow(Found):
             OPERATIONS,
             write_operations(self.library, operations_of([*self.workflows.values()], kind)),
             f"\n{FAILED}",
-            *([f"* {' '.join(text.split())[:FAILURE_CHARS]}" for text in failed] or [NOT_SHOWN if fails else "none"]),
+            *([f"* {ending(text, FAILURE_CHARS)}" for text in failed] or [NOT_SHOWN if fails else "none"]),
             f"\n{EXPERIENCE}",
             *(experience or [NOT_SHOWN if tried else "none yet"]),
             f"\n{WORKFLOW}",

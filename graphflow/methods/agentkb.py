@@ -33,6 +33,7 @@ from graphflow.engine.tools import ToolBox
 from graphflow.generator.features import Encoder
 from graphflow.generator.outcomes import OutcomeTable, records
 from graphflow.methods.base import Method, MethodError
+from graphflow.methods.notation import ending
 from graphflow.methods.proposing import MoreOperations, Proposal
 from graphflow.methods.retrieval_index import RetrievalIndex
 from graphflow.wgraph.library import Library
@@ -42,7 +43,7 @@ from graphflow.wgraph.workflow import TASK, Step, Workflow
 HITS = 3
 SOLVED = 0.5  # a metric from here on counts as success: F1 of an answer over passages is rarely 1
 NAMED = 3  # workflows that an experience names at most
-SHOWN = 300  # last characters of a similar task that are shown: passages may be long, what is asked stands at the end
+SHOWN = 300  # last characters of a similar task that are shown
 FILE = "knowledge_base.json"
 SIMILAR, EXPERIENCE = "Similar task:", "Experience:"
 
@@ -225,9 +226,7 @@ class AgentKB(Method):
 
 def said_of(hits: Sequence[Entry]) -> str:
     """What a model reads of some entries."""
-    return "\n".join(
-        f"{SIMILAR} {' '.join(hit.query.split())[-SHOWN:].strip()}\n{EXPERIENCE} {hit.experience}" for hit in hits
-    )
+    return "\n".join(f"{SIMILAR} {ending(hit.query, SHOWN)}\n{EXPERIENCE} {hit.experience}" for hit in hits)
 
 
 def _advise(task: Task, inputs: list[StepOutput], box: ToolBox) -> StepOutput:

@@ -13,9 +13,9 @@ best flow as the result.
 
 Left out: instructions as free sentences and branches that a model decides (`graphflow.methods.core_language` says what
 stands in their place), without which no two flows share an operation whose state can be kept; a second model that
-corrects the grammar; training the writer, which our backbones, shared by all methods, are not open to. The conversation
-is one text with the best flow and the last four: with all of them local models repeat the mistakes that they read (of
-`qwen-mini-planner`'s flows on mini-gsm8k 3 of 10 were valid, and 6 of 10 with the last four).
+corrects the grammar; training the writer, which our backbones, shared by all methods, are not open to; all flows so
+far. The conversation is one text with the best flow and the last four, and a flow that is not valid is shown, with its
+error, to the next writer alone: local models repeat the mistakes that they read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from graphflow.engine.tools import ToolBox
 from graphflow.methods.core_language import read_flow, write_flow
 from graphflow.methods.edits import apply_edit, draw_edit
 from graphflow.methods.found import Found
-from graphflow.methods.notation import operations_of, section, write_operations
+from graphflow.methods.notation import ending, operations_of, section, write_operations
 from graphflow.methods.proposing import Proposal
 from graphflow.methods.trials import BudgetSpent, Trials
 from graphflow.wgraph.library import Library
@@ -39,7 +39,7 @@ from graphflow.wgraph.workflow import Workflow, WorkflowError
 
 EPOCHS = 10
 INVALID = -2.0
-EXAMPLES, EXAMPLE_CHARS = 2, 300  # the original shows two task descriptions
+EXAMPLES, EXAMPLE_CHARS = 2, 300  # the original shows two task descriptions; the last characters of each
 OPERATIONS, BEST, ALL = "Operations:", "Best flow:", "Flows so far:"
 SHOWN = 4  # flows of a page, the latest, besides the best
 DRAWS = 20  # changes that the script tries until one can be written as a flow
@@ -153,31 +153,31 @@ class AutoFlow(Found):
         return workflow
 
     def shown(self, trials: Trials, attempts: Sequence[Attempt]) -> str:
-        """What a model reads to write the next flow: `page` with the last `SHOWN` flows, or as many as it has room for."""
-        oldest = max(0, len(attempts) - SHOWN)
-        pages = (self.page(trials.tasks, attempts, gone) for gone in range(oldest, len(attempts) + 1))
+        """What a model reads to write the next flow: `page` with up to `SHOWN` flows, or as many as it has room for."""
+        recent = [attempt for attempt in attempts if not attempt.error or attempt is attempts[-1]][-SHOWN:]
+        pages = (self.page(trials.tasks, attempts, recent[gone:]) for gone in range(len(recent) + 1))
         return trials.roomy(self.flow, pages)
 
-    def page(self, tasks: Sequence[Task], attempts: Sequence[Attempt], gone: int = 0) -> str:
+    def page(self, tasks: Sequence[Task], attempts: Sequence[Attempt], recent: Sequence[Attempt]) -> str:
         """The text behind `FLOW`.
 
         Args:
             tasks: Of the benchmark; the first ones are shown.
-            attempts: All flows so far; the best is shown by itself, too.
-            gone: How many of them, the oldest, are not shown again.
+            attempts: All flows so far, of which the best is shown.
+            recent: Those of them that are shown besides.
         """
         best = _best(attempts)
         sections = [
             OPERATIONS,
             write_operations(self.library, operations_of([*self.workflows.values()], tasks[0].kind)),
             "\nExamples of tasks:",
-            *(f"* {' '.join(task.text.split())[:EXAMPLE_CHARS]}" for task in tasks[:EXAMPLES]),
+            *(f"* {ending(task.text, EXAMPLE_CHARS)}" for task in tasks[:EXAMPLES]),
             f"\n{BEST}",
             best.flow,
             f"(performance {best.reward:.4f}, between 0 and 1)",
             f"\n{ALL}",
         ]
-        for attempt in attempts[gone:]:
+        for attempt in recent:
             error = f"; it cannot be executed: {attempt.error}" if attempt.error else ""
             sections += [attempt.flow, f"(epoch {attempt.epoch}, performance {attempt.reward:.4f}{error})"]
         return "\n".join(sections)
@@ -191,9 +191,9 @@ def _best(attempts: Sequence[Attempt]) -> Attempt:
 def write_random_flow(
     library: Library, max_llm_calls: int, task: Task, inputs: list[StepOutput], box: ToolBox
 ) -> StepOutput:
-    """The script in a model's place: the best flow changed at random to a new one, one in eight not valid.
+    """The script in a model's place: the best flow changed at random to one that is not shown, one in eight not valid.
 
-    It is seeded by the text, where all flows so far stand.
+    It is seeded by the text, the last flows included.
     """
     lines, draw = task.text.split("\n"), random.Random(task.text)
     operations = [line.split("(")[0] for line in section(lines, OPERATIONS)]

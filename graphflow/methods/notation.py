@@ -49,6 +49,11 @@ def write_workflow(workflow: Workflow) -> str:
     return "\n".join([*(f"{step.id}: {write_call(step)}" for step in workflow.steps), f"answer {workflow.answer}"])
 
 
+def ending(text: str, chars: int) -> str:
+    """The last characters of a task on one line: passages may be long, and what is asked stands at the end."""
+    return " ".join(text.split())[-chars:].strip()
+
+
 def write_operations(library: Library, names: Sequence[str]) -> str:
     """What operations accept, need and give, one a line."""
     return "\n".join(_signature(library, name) for name in names)

@@ -34,17 +34,18 @@ class TrialConfig:
     """Caps on what fitting a method may cost on one benchmark.
 
     Attributes:
-        tasks: Validation tasks that a search may look at, 1 or more (32 is our choice; AFlow's validation part of GSM8K
-            has 264).
+        tasks: Validation tasks that a search may look at, 1 or more (64 is our choice, as many as the main table's
+            methods that learn from outcomes have training tasks; AFlow's validation part of GSM8K has 264).
         llm_calls: Language-model calls, proposals among them, 1 or more.
-        tokens: Tokens run through the model or generated, 0 or more; 0 is no cap.
+        tokens: Tokens of a search, run through the model or generated, 0 or more; 0 is no cap. A workflow is not begun
+            once they are spent, and one that was begun is finished.
         refit: Whether to search even where the package has a result of the same search.
 
     Raises:
         ValueError: A number is out of range.
     """
 
-    tasks: int = 32
+    tasks: int = 64
     llm_calls: int = 20_000
     tokens: int = 0
     refit: bool = False
@@ -67,6 +68,7 @@ class Spent:
         llm_calls: Language-model calls of both.
         tokens: Tokens of both, run or generated.
         seconds: Latencies of both, added up.
+        failed: Executions and proposals that ended with an error, a request that a server refused for example.
     """
 
     tasks: int = 0
@@ -75,6 +77,7 @@ class Spent:
     llm_calls: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    failed: int = 0
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
@@ -113,6 +116,7 @@ class Trials:
         journal: File that every trial is added to; None keeps them in memory.
         scripted: Whether scripts write proposals in place of the model.
         room: Whether the model has room for a proposal; None where it has for all.
+        bound: Calls that a workflow may make on a task at most; None: as the dearest task so far.
     """
 
     def __init__(
@@ -123,8 +127,9 @@ class Trials:
         journal: Path | None = None,
         scripted: bool = False,
         room: Room | None = None,
+        bound: Callable[[Workflow], int] | None = None,
     ) -> None:
-        self._room = None if scripted else room
+        self._room, self._bound = None if scripted else room, bound
         self.config = config or TrialConfig()
         self.tasks, self.scripted = tuple(tasks[: self.config.tasks]), scripted
         self._serve, self._journal = serve, journal
@@ -143,7 +148,7 @@ class Trials:
             repeat: Number of the repetition: another one is executed anew.
 
         Raises:
-            BudgetSpent: The calls that are left would not do, if each task cost what the dearest has cost so far.
+            BudgetSpent: The calls that are left would not do, if each task cost what it may cost at most.
             ValueError: A task that is not among those to try on.
         """
         wanted = self.tasks if tasks is None else tuple(tasks)
@@ -151,11 +156,12 @@ class Trials:
             raise ValueError(f"tasks to try on are {len(self.tasks)} validation tasks, {strange[0]!r} is none of them")
         keys = [(task.id, workflow.fingerprint, repeat) for task in wanted]
         missing = [task for task, key in zip(wanted, keys, strict=True) if key not in self._trials]
-        self._afford(len(missing))
+        dearest = max((trial.llm_calls for trial in self._trials.values()), default=1)
+        self._afford(len(missing), self._bound(workflow) if self._bound else dearest)
         unique = {f"{task.id}#{repeat}" if repeat else task.id: task for task in missing}
         for episode, metric in self._serve([(replace(task, id=id), workflow) for id, task in unique.items()]):
             trial = Trial(unique[episode.task_id].id, metric, episode.llm_calls, _tokens(episode), episode.latency_s)
-            self._add({"fingerprint": workflow.fingerprint, "repeat": repeat, **asdict(trial)})
+            self._add({"fingerprint": workflow.fingerprint, "repeat": repeat, **asdict(trial)}, episode.error)
         return [self._trials[key] for key in keys]
 
     def mean(self, workflow: Workflow, tasks: Sequence[Task] | None = None, repeats: int = 1) -> float:
@@ -184,7 +190,7 @@ class Trials:
         """
         key = hashlib.sha256(f"{proposal.name}/{seed}/{text}".encode()).hexdigest()[:16]
         if key not in self._texts:
-            self._afford(0 if self.scripted else 1)
+            self._afford(0 if self.scripted else 1, 1)
             step = Step(proposal.name, proposal.name, (TASK,))
             task = Task(f"proposal/{key}", "", "", text)
             pairs = [(task, Workflow(proposal.name, (), (step,), step.id))]
@@ -196,15 +202,15 @@ class Trials:
                         "llm_calls": episode.llm_calls,
                         "tokens": _tokens(episode),
                         "latency_s": episode.latency_s,
-                    }
+                    },
+                    episode.error,
                 )
         return self._texts[key]
 
-    def _afford(self, executions: int) -> None:
+    def _afford(self, executions: int, calls: int) -> None:
         if not executions:
             return
-        dearest = max((trial.llm_calls for trial in self._trials.values()), default=1)
-        need = self.spent.llm_calls + executions * max(1, dearest)
+        need = self.spent.llm_calls + executions * calls
         if need > self.config.llm_calls:
             raise BudgetSpent(
                 f"trials.llm_calls is {self.config.llm_calls:,}; with {executions} more it may be {need:,}"
@@ -212,9 +218,10 @@ class Trials:
         if 0 < self.config.tokens <= self.spent.tokens:
             raise BudgetSpent(f"trials.tokens is {self.config.tokens:,}, {self.spent.tokens:,} are spent")
 
-    def _add(self, row: dict[str, Any]) -> None:
-        """Note a trial, on disk first."""
-        if self._journal:
+    def _add(self, row: dict[str, Any], error: str) -> None:
+        """Note a trial, on disk first; one that failed is counted, and made again when the search goes on later."""
+        self.spent += Spent(failed=int(bool(error)))
+        if self._journal and not error:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
             with self._journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

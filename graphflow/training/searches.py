@@ -84,7 +84,7 @@ class SearchTraces:
                 attempts.append(Attempt(epoch, flow, INVALID, said))
             else:
                 attempts.append(Attempt(epoch, flow, _score(rng)))
-        page = self.autoflow.page(tasks, attempts)
+        page = self.autoflow.page(tasks, attempts, attempts)
         drawn = (write_flow(self._flow(kind, rng)) for _ in range(TRIES))
         new = list(dict.fromkeys(flow for flow in drawn if flow not in page))[:TARGETS]
         return Trace(page, [call(FLOW.name, flow) for flow in new])

@@ -85,6 +85,32 @@ def test_caps_hold_before_anything_is_executed():
             TrialConfig(**{name: value})
 
 
+def test_the_cap_holds_where_a_workflow_is_dearer_than_those_before_it():
+    """The bound says what the next one may make."""
+    engine = Engine()
+    trials = Trials(TASKS, engine, TrialConfig(llm_calls=20), bound=lambda workflow: 2 if workflow is COT else 8)
+    trials.mean(COT)
+    with pytest.raises(BudgetSpent, match=r"with 4 more it may be 40"):
+        trials.mean(RUN)
+    assert len(engine.served) == 4 and trials.execute(RUN, TASKS[:1])
+
+
+def test_what_failed_is_counted_and_made_again_later(tmp_path):
+    class Refusing(Engine):
+        def __call__(self, pairs):
+            for episode, metric in super().__call__(pairs):
+                episode.error = "the server said 400" if episode.task_id == "v1" else ""
+                yield episode, metric
+
+    first = Trials(TASKS, Refusing(), journal=tmp_path / "trials.jsonl")
+    first.mean(COT)
+    assert first.spent.failed == 1 and first.spent.executions == 4
+    engine = Engine()
+    again = Trials(TASKS, engine, journal=tmp_path / "trials.jsonl")
+    again.mean(COT)
+    assert [id for id, _ in engine.served] == ["v1"] and again.spent.failed == 0
+
+
 def test_a_proposal_is_a_call_or_a_script():
     assert MoreOperations([EDIT.made(False)]).library(LIBRARY)["edit"].kind is Kind.LLM
     scripted = EDIT.made(True)
