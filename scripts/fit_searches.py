@@ -1,7 +1,7 @@
 """Fit methods that search, for backbones whose searches come with the package, and put what they found into it.
 
-    python scripts/fit_searches.py                                           # all that `main_table` needs, an hour
-    python scripts/fit_searches.py --backbones qwen-mini --methods aflow --set trials.tasks=16
+    python scripts/fit_searches.py                                           # all that `main_table` needs, half an hour
+    python scripts/fit_searches.py --backbones qwen-mini-planner --methods aflow
 
 A search that is kept under the runs folder is not made again; one that was stopped goes on.
 """

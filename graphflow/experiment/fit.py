@@ -17,8 +17,11 @@ from graphflow.benchmarks.base import Benchmark, Example
 from graphflow.engine.engine import Engine
 from graphflow.engine.episode import Episode, Task
 from graphflow.experiment.plan import Split
+from graphflow.experiment.record import RunDir, file_digest
 from graphflow.generator.outcomes import OutcomeTable, collect
+from graphflow.methods.agentkb import KNOWLEDGE, AgentKB
 from graphflow.methods.trials import Spent
+from graphflow.paths import PACKAGE
 from graphflow.wgraph.workflow import Workflow
 
 MINI = ("mini-gsm8k", "mini-math", "mini-hotpotqa", "mini-humaneval", "mini-mbpp")
@@ -217,6 +220,26 @@ class PairRunner:
             chosen[unique], names[unique] = workflow, task.id
         for episode in self.executor.run(tasks, lambda batch: [chosen[task.id] for task in batch]):
             yield replace(episode, task_id=names[episode.task_id])
+
+
+def know(method: AgentKB, table: OutcomeTable, folder: Path) -> Path:
+    """Give `agentkb` its knowledge base: what is kept beside the table, else made from it and kept there.
+
+    Args:
+        method: Not fitted yet.
+        table: What it learns from, whole.
+        folder: Of the table.
+
+    Returns:
+        Folder of the knowledge base, named by the code that made it.
+    """
+    kept = RunDir(folder, "knowledge-" + file_digest(PACKAGE / "methods" / "agentkb.py"))
+    with kept.locked(wait=True):
+        if not (kept.path / KNOWLEDGE).exists():
+            method.fit(table)
+            method.save(kept.path)
+    method.load(kept.path)
+    return kept.path
 
 
 def spent(table: OutcomeTable, benchmark: str) -> Spent:

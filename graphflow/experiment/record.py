@@ -53,8 +53,12 @@ def file_digest(*paths: Path) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """As `file_digest`, of what a model in Hugging Face format computes with: not of its card and its records."""
-    return file_digest(*sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}))
+    """As `file_digest`, of what a model in Hugging Face format computes with: not of its card and its records.
+
+    A folder in another format counts as a whole.
+    """
+    found = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+    return file_digest(*(found or [folder]))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -44,7 +44,7 @@ HITS = 3
 SOLVED = 0.5  # a metric from here on counts as success: F1 of an answer over passages is rarely 1
 NAMED = 3  # workflows that an experience names at most
 SHOWN = 300  # last characters of a similar task that are shown
-FILE = "knowledge_base.json"
+KNOWLEDGE = "knowledge_base.json"
 SIMILAR, EXPERIENCE = "Similar task:", "Experience:"
 
 
@@ -208,7 +208,9 @@ class AgentKB(Method):
         place.mkdir(parents=True, exist_ok=True)
         workflows = {key: workflow.to_dict() for key, workflow in sorted(self._by_fingerprint.items())}
         content = {"entries": [asdict(entry) for entry in self.entries], "workflows": workflows}
-        (place / FILE).write_text(json.dumps(content, indent=1) + "\n")
+        partial = place / f"{KNOWLEDGE}.partial"
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.replace(place / KNOWLEDGE)
 
     def load(self, folder: str | Path) -> None:
         """Read what `save` wrote.
@@ -216,9 +218,9 @@ class AgentKB(Method):
         Raises:
             MethodError: There is nothing in the folder.
         """
-        file = Path(folder) / FILE
+        file = Path(folder) / KNOWLEDGE
         if not file.exists():
-            raise MethodError(f"method 'agentkb': no {FILE} in {folder}; fit it first")
+            raise MethodError(f"method 'agentkb': no {KNOWLEDGE} in {folder}; fit it first")
         content = json.loads(file.read_text())
         workflows = {key: Workflow.from_dict(raw) for key, raw in content["workflows"].items()}
         self._know([Entry(**entry) for entry in content["entries"]], workflows)

@@ -22,7 +22,7 @@ from graphflow.methods.notation import CALL, read_step, write_call
 from graphflow.wgraph.library import Library
 from graphflow.wgraph.workflow import TASK, Guard, Step, Workflow, WorkflowError, validate
 
-VERBS = ("add", "set", "answer")
+VERBS, SAME = ("add", "set", "answer"), "the edit changes nothing"
 MAX_PARTS = 8
 MAX_NEW = 4  # steps that a drawn edit adds at most
 SAMPLES = 3
@@ -68,7 +68,7 @@ def apply_edit(workflow: Workflow, text: str, library: Library, max_llm_calls: i
             f"a workflow may make {max_llm_calls} calls at most, this makes {edited.llm_calls(library)}"
         )
     if edited.fingerprint == workflow.fingerprint:
-        raise WorkflowError("the edit changes nothing")
+        raise WorkflowError(SAME)
     return edited
 
 

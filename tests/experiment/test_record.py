@@ -148,6 +148,11 @@ def test_a_card_is_no_weight(tmp_path: Path) -> None:
         (tmp_path / name).write_text("2")
         assert weights_digest(tmp_path) != before, name
         before = weights_digest(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.gguf").write_text("1")
+    before = weights_digest(tmp_path / "other")
+    (tmp_path / "other" / "model.gguf").write_text("2")
+    assert weights_digest(tmp_path / "other") != before, "a format that is not known counts as a whole"
 
 
 def test_write_json_leaves_no_partial(tmp_path: Path) -> None:

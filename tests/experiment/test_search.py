@@ -15,6 +15,7 @@ from graphflow.experiment.experiments import settings
 from graphflow.experiment.plan import SEARCHING, Cell, cells
 from graphflow.experiment.search import JOURNAL, Search
 from graphflow.experiment.serve import House
+from graphflow.methods.agentkb import AgentKB
 from graphflow.methods.found import Found
 from graphflow.paths import ROOT
 from tests.experiment.small import SMALL
@@ -144,6 +145,20 @@ def test_methods_that_learn_from_outcomes_are_fitted_too(words: list[str], capsy
     spent = House().method(compose([*words, *learning])).spent
     assert spent.executions == len(table) and spent.llm_calls == table.frame["llm_calls"].sum()
     assert str(spent.llm_calls) in capsys.readouterr().out
+
+
+def test_a_knowledge_base_is_made_once_and_runs_read_it(words: list[str]) -> None:
+    own = ["method=agentkb", "fit.benchmarks=[mini-gsm8k]", "fit.train_tasks=5", "benchmark.train_size=5"]
+    assert main(["fit", *words, *own]) == OK
+    house, config = House(), compose([*words, *own])
+    (file,) = house.fit_dir(config).path.glob("knowledge-*/knowledge_base.json")
+    content = json.loads(file.read_text())
+    assert len(content["entries"]) == 5
+    content["entries"][0]["query"] = "what only the file says"
+    file.write_text(json.dumps(content))
+    method = house.method(config)
+    assert isinstance(method, AgentKB) and method.entries[0].query == "what only the file says"
+    assert method.spent.executions == len(house.outcomes(config))
 
 
 def test_bad_input_is_said(words: list[str], capsys: pytest.CaptureFixture) -> None:

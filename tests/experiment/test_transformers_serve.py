@@ -31,6 +31,7 @@ from graphflow.engine.sandbox import Sandbox
 from graphflow.experiment.compose import compose
 from graphflow.experiment.record import RunDir
 from graphflow.experiment.run import run_cell
+from graphflow.experiment.search import Search
 from graphflow.experiment.serve import House
 from graphflow.experiment.single import run_single
 from graphflow.paths import ASSETS
@@ -193,6 +194,32 @@ def test_guards_joins_and_selections_are_the_engine_s(
         ways = {tuple(sorted(step.step for step in own.steps)) for own in episodes[-1]}
     alike(*episodes)
     assert len(ways) == (2 if name == "code_tests_fix" else 1), "some tasks pass their tests, some do not"
+
+
+PLANNER = pytest.mark.parametrize("served", ["llama-mini-planner"], indirect=True)
+
+
+@PLANNER
+@isolated
+def test_a_plan_that_the_model_writes_is_the_engine_s(served: Served, tmp_path: Path) -> None:
+    cell = ("method=llmcompiler", "method.scripted=no", "benchmark=mini-gsm8k", "benchmark.limit=4")
+    theirs = run(served.words, tmp_path, *cell)
+    alike(theirs, run(served.local, tmp_path, *cell))
+    assert {"llmcompiler_plan", "llmcompiler_finish", "program"} <= {step.op for own in theirs for step in own.steps}
+
+
+@PLANNER
+@isolated
+@pytest.mark.parametrize("method", ["aflow", "autoflow"])
+def test_a_search_by_what_the_model_writes(served: Served, method: str, tmp_path: Path) -> None:
+    """A small budget: it ends when it is spent, with the best so far."""
+    cell = (f"method={method}", "method.scripted=no", "benchmark=mini-mbpp", "benchmark.limit=2")
+    words = [*served.words, *SMALL, *cell, "trials.tasks=2", "trials.llm_calls=24", f"machine.runs_dir={tmp_path}"]
+    found = Search(House(), compose(words))
+    episodes = run(served.words, tmp_path, *cell, "trials.tasks=2", "trials.llm_calls=24")
+    tried = json.loads((found.folder / "mini-mbpp.json").read_text())
+    assert len(tried) > 1 and all(not own.error for own in episodes)
+    assert method == "aflow" or any(not attempt["error"] for attempt in tried[1:])
 
 
 @LLAMA

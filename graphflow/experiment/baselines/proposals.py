@@ -23,6 +23,7 @@ from graphflow.kv import StateMode
 from graphflow.methods import agentkb, llmcompiler, taskweaver
 from graphflow.methods.aflow import EDIT, KNOWN
 from graphflow.methods.autoflow import FLOW
+from graphflow.methods.edits import SAME
 from graphflow.methods.llmcompiler import LLMCompiler
 from graphflow.methods.planning import block, numbered
 
@@ -102,7 +103,7 @@ def _searched(search: Search) -> Iterator[tuple[str, bool, bool]]:
         yield from ((FLOW.name, not attempt["error"], True) for attempt in tried[1:])
         return
     for node in tried:
-        yield from ((EDIT.name, refused["error"].startswith(KNOWN), False) for refused in node["refused"])
+        yield from ((EDIT.name, refused["error"].startswith((KNOWN, SAME)), False) for refused in node["refused"])
     yield from ((EDIT.name, True, True) for _ in tried[1:])
 
 

@@ -195,7 +195,9 @@ def _scripts(part: Any) -> str:
     """Which operations a script writes, by method."""
     by_method = {row["method"]: str(row["scripted"]) for _, row in part.iterrows() if _written(row["scripted"])}
     said = "; ".join(f"{method}: {names.replace(' ', ', ')}" for method, names in by_method.items())
-    return f" * A script writes in the model's place ({said})." if said else ""
+    roles = (part["method"] == "metagpt") & part["backbone"].str.contains("-mini")
+    played = " metagpt's roles are played by operations of the library on mini backbones." if roles.any() else ""
+    return played + (f" * A script writes in the model's place ({said})." if said else "")
 
 
 def _written(scripted: Any) -> bool:
