@@ -13,7 +13,8 @@ suggestions as text in front of the agent's work.
 
 Changed: what a hit holds is a workflow, so that of the best hit that was solved is run, whole; the base is written from
 executed training outcomes, one entry a task, its experience a line on which workflows solved it (the original has a
-model write it). Only tasks of the same kind are searched, since a workflow for code answers no question.
+model write it). Only tasks of the same kind are searched, since a workflow for code answers no question. The embedding
+is the generator's text encoder, which is one of hashed words unless ``generator.features.kind`` says otherwise.
 
 Left out: the teacher, which looks at the reference answer of the very task that is tested. Nothing is added to the base
 after `AgentKB.fit`.
