@@ -98,4 +98,5 @@ def _begun(method: Method, task: Task) -> tuple[str, str, Callable[[str], object
         page = method.page(task.kind, Node(0, first, 0.5), [], [])
         return page, EDIT.name, lambda text: apply_edit(first, text, method.library, method.max_llm_calls)
     assert isinstance(method, AutoFlow)
-    return method.page([task], [Attempt(0, write_flow(method.first(task)), 0.5)]), FLOW.name, method.read
+    begun = [Attempt(0, write_flow(method.first(task)), 0.5)]
+    return method.page([task], begun, begun), FLOW.name, method.read
