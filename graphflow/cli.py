@@ -30,7 +30,7 @@ USAGE = """usage: graphflow [command] [group=name ...] [key=value ...]
                                                            one experiment on operation state: kv_modes, kv_codecs,
                                                            similarity, steady_state, pruning, long_horizon, layouts,
                                                            or on serving: concurrency, scheduling, on choosing
-                                                           workflows: generator, on methods: main_table
+                                                           workflows: generator, on methods: main_table, leaders
   graphflow capacity [data_dir=FOLDER] [tokenizer=own] [run=RUN_DIR] [key=value ...]
                                                            KV of any backbone on paper (conf/capacity.yaml)
   graphflow capacity check [workflow=cot_review_revise] [key=value ...]

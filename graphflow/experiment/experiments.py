@@ -38,6 +38,7 @@ EXPERIMENTS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "scheduling": scheduling,
     "generator": generator,
     "main_table": main_table,
+    "leaders": main_table,
 }
 SHORT = ("backbones", "benchmarks", "tasks")
 """Keys of the experiment that may be given without ``experiment.`` in front."""

@@ -89,6 +89,11 @@ def test_the_experiment(words: list[str], tmp_path: Path) -> None:
     again = experiment("main_table", words, "graphflow experiment main_table", text)
     assert before == {file: file.stat().st_mtime_ns for file in before}, "nothing runs twice"
     pd.testing.assert_frame_equal(frame, again)
+    experiment("leaders", words, "graphflow experiment leaders", text)
+    assert before == {file: file.stat().st_mtime_ns for file in before}, "a run has no name of an experiment"
+    assert {file.name for file in folder.rglob("leaders*.*") if file.suffix != ".svg"} == {
+        *("leaders.csv", "leaders_bars.csv", "leaders.png", "leaders_p90.png")
+    }, "none is written over"
 
 
 def test_a_profile_runs_it_after_its_own_cells(
@@ -134,6 +139,13 @@ def test_cells_of_a_profile_teach_as_those_of_the_table() -> None:
     own, table = (compose([f"experiment={name}"]).experiment for name in ("default", "main_table"))
     assert own.overrides == table.overrides, "one outcome table and one generator serve both"
     assert set(own.benchmarks) == set(table.benchmarks)
+
+
+def test_the_leaders_are_cells_of_the_table_with_more_tasks() -> None:
+    few, table = (settings(name, []).experiment for name in ("leaders", "main_table"))
+    assert few.tasks > table.tasks and few.overrides == table.overrides
+    assert (few.backbones, few.benchmarks) == (table.backbones, table.benchmarks)
+    assert {cell.overrides[1:4] for cell in cells(few)} < {cell.overrides[1:4] for cell in cells(table)}
 
 
 def published() -> pd.DataFrame:

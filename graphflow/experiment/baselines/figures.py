@@ -20,12 +20,13 @@ STATES = (("stateful", -0.16), ("differential (path)", 0.16), ("differential (pa
 """State modes, and how far from a method's line their marks are."""
 
 
-def draw_main_table(frame: Any, folder: Path) -> list[Path]:
+def draw_main_table(frame: Any, folder: Path, name: str = "main_table") -> list[Path]:
     """Draw scores and P90 of the means over benchmarks.
 
     Args:
         frame: Rows of `main_table`.
         folder: Where the figures go.
+        name: Of the experiment; that of latencies ends in ``p90``.
 
     Returns:
         The PNG files; an SVG lies beside each.
@@ -33,7 +34,8 @@ def draw_main_table(frame: Any, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     plt.switch_backend("Agg")
     means = frame[frame["benchmark"] == "mean"]
-    return [save(scores(means), folder / "main_table"), save(latencies(means), folder / "p90")]
+    p90 = "p90" if name == "main_table" else f"{name}_p90"
+    return [save(scores(means), folder / name), save(latencies(means), folder / p90)]
 
 
 def scores(means: Any) -> Figure:

@@ -1,8 +1,9 @@
-"""`main_table`: methods x benchmarks x backbones x state modes, with what each has spent on being fitted.
+"""`main_table`, and `leaders` with fewer of them on more tasks: methods x benchmarks x backbones x state modes.
 
-The mean over benchmarks has rows of its own, with percentiles of the latency of all their tasks together
-(``p90_all_s``) beside the means of the benchmarks' percentiles (``p90_s``). ``gain`` is GraphFlow's score on
-differential state minus the row's, paired by task: what the paper's main table reports as a difference of means.
+Each row says what its method has spent on being fitted. The mean over benchmarks has rows of its own, with
+percentiles of the latency of all their tasks together (``p90_all_s``) beside the means of the benchmarks' percentiles
+(``p90_s``). ``gain`` is GraphFlow's score on differential state minus the row's, paired by task: what the paper's main
+table reports as a difference of means.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ PERCENTILES = (50, 90, 99)
 
 
 def main_table(study: Study) -> pd.DataFrame:
-    """Run what is left; write ``main_table.csv``, beside it ``_bars`` and ``_proposals``, and the figures."""
+    """Run what is left; write ``<name>.csv``, beside it ``_bars`` and ``_proposals``, and the figures."""
     study = study.within("methods")
     learning, planned = plan(study.house, study.config, study.words)
     run_planned(study.house, learning, planned, study.console)
@@ -45,12 +46,12 @@ def main_table(study: Study) -> pd.DataFrame:
     for backbone in dict.fromkeys(backbone_of(item.job.config) for item in planned):
         part = [item for item in planned if backbone_of(item.job.config) == backbone]
         rows += [*_measured(part), *_oracle(study, part)]
-    frame = study.write("main_table", rows)
-    study.say(*draw_main_table(frame, study.figures))
+    frame = study.write(study.name, rows)
+    study.say(*draw_main_table(frame, study.figures, study.name))
     if held := list(bars(frame)):
-        study.write("main_table_bars", held)
+        study.write(f"{study.name}_bars", held)
     proposed = list(proposals(study.house, planned))
-    read = [written(study.write("main_table_proposals", proposed))] if proposed else []
+    read = [written(study.write(f"{study.name}_proposals", proposed))] if proposed else []
     for sheet in (*shown(frame), *asked(frame), *read):
         study.console.print(sheet.printed())
     return frame
