@@ -97,7 +97,7 @@ def _placed(part: Any, label: str, methods: list[str], shift: float) -> tuple[An
 def _finished(figure: Figure, panels: list[Axes], methods: list[str], means: Any, *notes: str) -> Figure:
     scripted = set(means[means["scripted"].fillna("") != ""]["method"])
     panels[0].set_yticks(range(len(methods)), [f"{name} *" if name in scripted else name for name in methods])
-    panels[0].set_ylim(len(methods) - 0.5, -0.5)
+    panels[0].set_ylim(len(methods) - 0.4, -0.5)
     for axes in panels:
         axes.grid(axis="y", visible=False)
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="operation state", alignment="left")
