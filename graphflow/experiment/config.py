@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 
 from hydra.core.config_store import ConfigStore
 
@@ -109,7 +110,8 @@ GROUPS: dict[str, type] = {
 }
 
 
+@cache
 def register() -> None:
-    """Register the schema, so that every YAML and every override is checked against it."""
+    """Register the schema once, so that every YAML and every override is checked against it."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)

@@ -17,6 +17,8 @@ from graphflow.paths import ASSETS, CONF
 from graphflow.wgraph.library import load_operations, load_workflows
 
 SHIPPED = sorted(folder.parent.name for folder in ASSETS.glob("*/config.json"))
+ADAPTED = [name for name in SHIPPED if not name.endswith("-mini")]
+SOLVING = [pytest.param(name, marks=pytest.mark.slow) if name in ADAPTED else name for name in SHIPPED]
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
@@ -90,6 +92,7 @@ def test_the_engine_feeds_contexts_as_they_were_trained(backbone, monkeypatch):
 
 
 @pytest.mark.skipif(bool(bubblewrap_problem("bwrap")), reason="programs need bubblewrap")
+@pytest.mark.parametrize("backbone", SOLVING, indirect=True, scope="module")
 @pytest.mark.parametrize(("kind", "workflow"), [("math", "program_run"), ("humaneval", "code")])
 def test_it_solves_a_good_part_of_what_it_was_trained_for(backbone, kind, workflow):
     library = load_operations(CONF / "operations")

@@ -13,6 +13,7 @@ from graphflow.paths import ROOT
 from tests.experiment import fakes
 
 
+@pytest.mark.slow  # starts a kernel
 def test_the_notebook_draws_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("main_table", "kv_modes"):
         write_csv(tmp_path / f"{name}.csv", fakes.tables()[name].to_dict("records"))

@@ -47,7 +47,8 @@ SCRIPTED = ("metagpt", "llmcompiler", "taskweaver", "agentkb")
 
 
 @pytest.mark.parametrize(
-    ("method", "turns"), [*((name, "chat") for name in NAMES), *((name, "mini") for name in SCRIPTED)]
+    ("method", "turns"),
+    [*((name, "chat") for name in NAMES), *(pytest.param(name, "mini", marks=pytest.mark.slow) for name in SCRIPTED)],
 )
 def test_every_method_runs(method: str, turns: str, tmp_path: Path) -> None:
     """As it asks real models; and where scripts write plans, as it asks the mini ones."""
