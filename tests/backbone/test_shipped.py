@@ -17,8 +17,7 @@ from graphflow.paths import ASSETS, CONF
 from graphflow.wgraph.library import load_operations, load_workflows
 
 SHIPPED = sorted(folder.parent.name for folder in ASSETS.glob("*/config.json"))
-ADAPTED = [name for name in SHIPPED if not name.endswith("-mini")]
-SOLVING = [pytest.param(name, marks=pytest.mark.slow) if name in ADAPTED else name for name in SHIPPED]
+SOLVING = [name if name == "qwen-mini" else pytest.param(name, marks=pytest.mark.slow) for name in SHIPPED]
 
 
 @pytest.fixture(scope="module", params=SHIPPED)

@@ -125,6 +125,7 @@ def test_ridge_regression_by_hand() -> None:
     assert left_out_score(features.repeat(5, 1), metric.repeat(5, 1), 0.1) == 0.75
 
 
+@pytest.mark.slow
 def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_backbone()
     monkeypatch.setattr(House, "backbone", lambda self, config: tiny)

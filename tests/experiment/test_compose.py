@@ -29,6 +29,7 @@ def test_every_folder_with_groups_is_known() -> None:
     assert folders == {*GROUPS, "operations", "workflows"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", group_options("experiment"))
 def test_every_cell_of_every_experiment_composes(name: str) -> None:
     config = compose([f"experiment={name}"])

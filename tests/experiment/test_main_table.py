@@ -96,6 +96,7 @@ def test_the_experiment(words: list[str], tmp_path: Path) -> None:
     }, "none is written over"
 
 
+@pytest.mark.slow
 def test_a_profile_runs_it_after_its_own_cells(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

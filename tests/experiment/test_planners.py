@@ -24,7 +24,6 @@ from graphflow.wgraph.workflow import Step, Workflow, WorkflowError
 from tests.methods.served import KINDS, isolated
 
 PLANNERS = sorted(folder.name for folder in ASSETS.glob("*-planner"))
-EACH = [name if name.startswith("qwen") else pytest.param(name, marks=pytest.mark.slow) for name in PLANNERS]
 TASKS, DRAWS = 4, 3
 
 
@@ -33,8 +32,9 @@ def test_there_are_planners() -> None:
 
 
 @isolated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llmcompiler", "taskweaver"])
-@pytest.mark.parametrize("planner", EACH)
+@pytest.mark.parametrize("planner", PLANNERS)
 def test_plans_and_decisions_can_be_read(planner: str, name: str) -> None:
     house, config = House(), compose([f"backbone={planner}", f"method={name}", "kv=stateful"])
     method, readers = house.unfitted(config), readers_of(house)
@@ -59,7 +59,8 @@ def test_plans_and_decisions_can_be_read(planner: str, name: str) -> None:
 
 
 @isolated
-@pytest.mark.parametrize("planner", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("planner", PLANNERS)
 def test_edits_and_flows_can_be_read(planner: str) -> None:
     """On the pages that searches begin with; several draws of each."""
     house, read = House(), {"aflow": [], "autoflow": []}
