@@ -20,6 +20,7 @@ from graphflow.experiment.plan import Split
 from graphflow.experiment.record import RunDir, file_digest
 from graphflow.generator.outcomes import OutcomeTable, collect
 from graphflow.methods.agentkb import KNOWLEDGE, AgentKB
+from graphflow.methods.base import Method
 from graphflow.methods.trials import Spent
 from graphflow.paths import PACKAGE
 from graphflow.wgraph.workflow import Workflow
@@ -222,24 +223,23 @@ class PairRunner:
             yield replace(episode, task_id=names[episode.task_id])
 
 
-def know(method: AgentKB, table: OutcomeTable, folder: Path) -> Path:
-    """Give `agentkb` its knowledge base: what is kept beside the table, else made from it and kept there.
+def learn(method: Method, table: OutcomeTable, folder: Path) -> None:
+    """Fit a method on outcomes. The knowledge base of `agentkb` is read if it is kept beside them, else kept there.
 
     Args:
         method: Not fitted yet.
         table: What it learns from, whole.
-        folder: Of the table.
-
-    Returns:
-        Folder of the knowledge base, named by the code that made it.
+        folder: Of the table; that of the knowledge base is named by the code that made it.
     """
+    if not isinstance(method, AgentKB):
+        method.fit(table)
+        return
     kept = RunDir(folder, "knowledge-" + file_digest(PACKAGE / "methods" / "agentkb.py"))
     with kept.locked(wait=True):
         if not (kept.path / KNOWLEDGE).exists():
             method.fit(table)
             method.save(kept.path)
     method.load(kept.path)
-    return kept.path
 
 
 def spent(table: OutcomeTable, benchmark: str) -> Spent:

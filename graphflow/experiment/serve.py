@@ -22,7 +22,7 @@ from graphflow.engine.sandbox import Sandbox, bubblewrap_problem
 from graphflow.engine.tools import ToolBox
 from graphflow.experiment.compose import resolved
 from graphflow.experiment.config import Config
-from graphflow.experiment.fit import Fresh, PairRunner, Repertoire, fill, know, open_table, pairs_left, spent
+from graphflow.experiment.fit import Fresh, PairRunner, Repertoire, fill, learn, open_table, pairs_left, spent
 from graphflow.experiment.plan import SEARCHING, UNTAUGHT
 from graphflow.experiment.reachable import transitions
 from graphflow.experiment.record import RunDir, digest, file_digest, weights_digest, write_json
@@ -36,7 +36,6 @@ from graphflow.generator.training import train_generator
 from graphflow.kv import Allowed
 from graphflow.kv.modes import KVConfig, StateMode
 from graphflow.methods import Method, MethodError, build_method
-from graphflow.methods.agentkb import AgentKB
 from graphflow.methods.asking import Asking
 from graphflow.methods.found import Found
 from graphflow.methods.graphflow import GraphFlow
@@ -233,7 +232,7 @@ class House:
             table = self.outcomes(config, on_fit)
             if isinstance(method, GraphFlow):
                 method.generator = self.generator(config, table)
-            know(method, table, self.fit_dir(config).path) if isinstance(method, AgentKB) else method.fit(table)
+            learn(method, table, self.fit_dir(config).path)
             method.spent = spent(table, config.benchmark.name)
         return method
 

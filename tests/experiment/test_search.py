@@ -10,9 +10,8 @@ import pytest
 import graphflow.experiment.search as search_module
 from graphflow.cli import OK, WRONG, main
 from graphflow.experiment.compose import compose
-from graphflow.experiment.config import Config
 from graphflow.experiment.experiments import settings
-from graphflow.experiment.plan import SEARCHING, Cell, cells
+from graphflow.experiment.plan import SEARCHING, cells
 from graphflow.experiment.search import JOURNAL, Search
 from graphflow.experiment.serve import House
 from graphflow.methods.agentkb import AgentKB
@@ -132,16 +131,12 @@ def test_what_is_shipped_is_of_the_weights_and_code_that_are(file: Path, house: 
     assert json.loads(file.read_text())["commit"].isalnum(), "made by a commit, not by a dirty tree"
 
 
-def composed(cell: Cell) -> Config:
-    return compose(list(cell.overrides))
-
-
 def test_the_main_table_searches_nothing(house: House) -> None:
     config = settings("main_table", [])
     made = [cell for cell in cells(config.experiment) if "kv=stateful" in cell.overrides]  # searches have their own
     searching = [cell for cell in made if any(f"method={name}" in cell.overrides for name in SEARCHING)]
     assert len(searching) == 3 * 5 * 2
-    assert all(house.search_left(composed(cell)) == 0 for cell in searching)
+    assert all(house.search_left(compose(cell.overrides)) == 0 for cell in searching)
 
 
 def test_methods_that_learn_from_outcomes_are_fitted_too(words: list[str], capsys: pytest.CaptureFixture) -> None:

@@ -49,18 +49,19 @@ def proposals(house: House, planned: Sequence[Planned]) -> Iterator[dict[str, An
             if backbone_of(config) != backbone or config.kv.mode is not StateMode.STATEFUL or _scripted(item):
                 continue
             if config.method.name in SEARCHING:
-                for operation, *read in _searched(Search(house, config)):
-                    found.setdefault(operation, []).append((read[0], read[1]))
+                for operation, read, new in _searched(Search(house, config)):
+                    found.setdefault(operation, []).append((read, new))
                 continue
             for episode in item.job.run_dir.episodes():
                 for record in episode.steps:
                     if record.op in readers:
-                        read_all = map(readers[record.op], record.texts)
-                        found.setdefault(record.op, []).extend((read, True) for read in read_all)
+                        found.setdefault(record.op, []).extend(
+                            (readers[record.op](text), True) for text in record.texts
+                        )
         for operation, both in found.items():
-            read, new = (sum(column) / len(both) for column in zip(*both, strict=True))
-            own = {"backbone": backbone, "operation": operation, "written": len(both), "read": read}
-            yield {**own, "new": new if operation == EDIT.name else None}
+            readable, fresh = (sum(column) / len(both) for column in zip(*both, strict=True))
+            own = {"backbone": backbone, "operation": operation, "written": len(both), "read": readable}
+            yield {**own, "new": fresh if operation == EDIT.name else None}
 
 
 def _scripted(item: Planned) -> bool:
