@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -65,9 +66,10 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[An
 def unharmed(tmp_path, monkeypatch):
     """Fails the test if the host, this process or its files are not as before."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.collect()  # what earlier tests left open goes now, and not in the middle of this one
     before = host_state(tmp_path)
     yield
     give_up = time.monotonic() + 20
     while (harm := changes(before, host_state(tmp_path))) and time.monotonic() < give_up:
         time.sleep(0.05)  # what a process that is just ending, or another one on this machine, has for a moment
-    assert not harm
+    assert not harm, harm
